@@ -1,0 +1,46 @@
+"""Talk to language models without knowing whose: one TOML file names them, code asks for a profile."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arawn_llm import errors
+    from arawn_llm._config import Config, load_config, reload
+    from arawn_llm.errors import ArawnError, BackendError, ConfigError, CredentialError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ArawnError": "errors",
+    "BackendError": "errors",
+    "Config": "_config",
+    "ConfigError": "errors",
+    "CredentialError": "errors",
+    "load_config": "_config",
+    "reload": "_config",
+}
+
+__all__ = [
+    "ArawnError",
+    "BackendError",
+    "Config",
+    "ConfigError",
+    "CredentialError",
+    "errors",
+    "load_config",
+    "reload",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"errors", "testing"}:
+        return import_module(f"arawn_llm.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'arawn_llm' has no attribute {name!r}")
+    return getattr(import_module(f"arawn_llm.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,248 @@
+"""One row for each backend key. A new provider is one row; nothing else names one.
+
+Sources: the providers' API references (docs.anthropic.com/en/api, platform.openai.com/docs/api-reference,
+console.groq.com/docs/api-reference, docs.ollama.com/api) and LiteLLM's provider pages (docs.litellm.ai).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from arawn_llm import errors
+
+_CHAT = frozenset({"tools", "streaming", "vision", "json_schema"})
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Describe how one backend is addressed, paid, and mended.
+
+    Attributes:
+        key: The backend key in the file.
+        display_name: The name in messages to people.
+        prefix: LiteLLM's prefix, put before the model's name.
+        env_var: The environment variable of its key.
+        keyring_name: The user name of its key under the keyring service "arawn".
+        base_url: The default address; None where the file has to give one.
+        model: The default model; None where the file has to give one.
+        suffixes: Endings of a base_url that LiteLLM would append again, longest first.
+        capabilities: What `Backend.supports` answers.
+        key_required: False where a server may be open.
+        login: True where the credential is the bearer token of a login, not an API key.
+        sdk_client: True where LiteLLM calls through the OpenAI SDK rather than plain httpx.
+        image_urls: False where the API takes image bytes only.
+        schema_models: Model-name prefixes that take a JSON schema; empty means all.
+        context_param: The parameter that sets the context window for each call.
+        params: Parameters sent with every call.
+        price_prefix: The prefix of its models in LiteLLM's price list; None where calls are free.
+        overflow_texts: What its error says when a prompt is too long, where no code says so.
+        hints: What to check, for each error; `{…}` is filled from the profile. Overrides `HINTS`.
+    """
+
+    key: str
+    display_name: str
+    prefix: str
+    env_var: str
+    keyring_name: str
+    base_url: str | None = None
+    model: str | None = None
+    suffixes: tuple[str, ...] = ("/chat/completions",)
+    capabilities: frozenset[str] = _CHAT
+    key_required: bool = True
+    login: bool = False
+    sdk_client: bool = False
+    image_urls: bool = True
+    schema_models: tuple[str, ...] = ()
+    context_param: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    price_prefix: str | None = ""
+    overflow_texts: tuple[str, ...] = ()
+    hints: Mapping[type[errors.ArawnError], tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str | None:
+        """Name the provider's own host, to which its key may always go."""
+        return urlsplit(self.base_url).hostname if self.base_url else None
+
+    def normalize(self, base_url: str) -> str:
+        """Strip what LiteLLM appends by itself: a trailing slash and known endings."""
+        url = base_url.rstrip("/")
+        for suffix in self.suffixes:
+            if url.endswith(suffix):
+                return url.removesuffix(suffix).rstrip("/")
+        return url
+
+    def takes_schema(self, model: str) -> bool:
+        """Tell whether a JSON schema may be sent for this model."""
+        return "json_schema" in self.capabilities and (
+            not self.schema_models or model.startswith(self.schema_models)
+        )
+
+
+HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = MappingProxyType(
+    {
+        errors.MissingCredentialError: (
+            "store it in the system keyring: keyring set arawn {keyring_name}",
+            "or set it in the environment: export {env_var}=…",
+            'or, least safe, write api_key = "…" in the profile',
+        ),
+        errors.LoginRequiredError: (
+            "give a bearer token that you may use here: export {env_var}=…",
+            'or use backend = "anthropic" with an API key',
+        ),
+        errors.AuthenticationError: (
+            "the key used came from {key_source}: is it current, and whole?",
+            "is it a key for {display_name} at {base_url}?",
+            "may this account use model {model}?",
+        ),
+        errors.ModelNotAvailableError: (
+            'is model = "{model}" spelled as {display_name} spells it, and not retired?',
+            "does this account have access to it?",
+            "does base_url = {base_url} end where the API begins?",
+        ),
+        errors.BackendConnectionError: (
+            "is base_url = {base_url} right, and is this machine online?",
+            "does a proxy or firewall stand between (HTTPS_PROXY, NO_PROXY)?",
+            "if the certificate was refused: SSL_CERT_FILE names your own authority",
+        ),
+        errors.BackendTimeoutError: (
+            "give it longer: timeout = … (seconds) in {place}",
+            "ask for less: max_tokens, a shorter prompt, a smaller model",
+        ),
+        errors.RateLimitError: (
+            "wait and try again, or raise retry_max and retry_backoff_ms in {place}",
+            "does the account have quota and credit left at {display_name}?",
+        ),
+        errors.ContextWindowError: (
+            "shorten the prompt or the conversation",
+            "choose a model with a larger context window; max_context_tokens in {place} says what is used",
+        ),
+        errors.InvalidRequestError: (
+            "do the parameters in {place} suit model {model}?",
+            "a parameter that the model refuses can be dropped: params = {{ drop_params = true }}",
+        ),
+        errors.ResponseFormatError: (
+            "raise max_tokens if the answer was cut",
+            "say in the prompt what the fields mean, or choose a stronger model",
+        ),
+        errors.StreamInterruptedError: (
+            "the text that came is kept in the error's `partial`",
+            "try again; if it happens at the same place, look at the server's log",
+        ),
+        errors.StreamTimeoutError: (
+            "the text that came is kept in the error's `partial`",
+            "give it longer: timeout = … (seconds) in {place}",
+        ),
+        errors.BackendServerError: (
+            "try again in a minute; {display_name} may have a status page",
+            "does base_url = {base_url} lead to {display_name}'s API and not to a web page?",
+        ),
+    }
+)
+
+_OLLAMA_HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = {
+    errors.BackendConnectionError: (
+        "is Ollama running? start it: ollama serve",
+        "is base_url = {base_url} its address (OLLAMA_HOST on its side)?",
+    ),
+    errors.ModelNotAvailableError: (
+        "fetch the model: ollama pull {model}",
+        "what there is: ollama list",
+        "does base_url = {base_url} lead to Ollama?",
+    ),
+}
+
+_CUSTOM_HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = {
+    errors.BackendConnectionError: (
+        "is the server running, and is base_url = {base_url} its address, /v1 included?",
+        "if the certificate was refused: SSL_CERT_FILE names your own authority",
+    ),
+}
+
+_ANTHROPIC_SUFFIXES = ("/v1/messages", "/v1")
+
+_ROWS = (
+    Provider(
+        key="anthropic",
+        display_name="Anthropic",
+        prefix="anthropic/",
+        env_var="ANTHROPIC_API_KEY",
+        keyring_name="anthropic_api_key",
+        base_url="https://api.anthropic.com",
+        model="claude-sonnet-4-5",
+        suffixes=_ANTHROPIC_SUFFIXES,
+        params={"max_tokens": 8192},  # required by the Messages API; LiteLLM would say 64,000
+    ),
+    Provider(
+        key="openai",
+        display_name="OpenAI",
+        prefix="openai/",
+        env_var="OPENAI_API_KEY",
+        keyring_name="openai_api_key",
+        base_url="https://api.openai.com/v1",
+        model="gpt-4o-mini",
+        capabilities=_CHAT | {"embeddings"},
+        sdk_client=True,
+    ),
+    Provider(
+        # LiteLLM's own groq/ route fails on a reply without service_tier and fakes streams.
+        key="groq",
+        display_name="Groq",
+        prefix="hosted_vllm/",
+        env_var="GROQ_API_KEY",
+        keyring_name="groq_api_key",
+        base_url="https://api.groq.com/openai/v1",
+        model="openai/gpt-oss-20b",
+        schema_models=("openai/gpt-oss", "moonshotai/kimi-k2", "meta-llama/llama-4"),
+        price_prefix="groq/",
+        overflow_texts=("reduce the length of the messages",),
+    ),
+    Provider(
+        key="ollama",
+        display_name="Ollama",
+        prefix="ollama_chat/",
+        env_var="OLLAMA_API_KEY",
+        keyring_name="ollama_api_key",
+        base_url="http://localhost:11434",
+        model="llama3.2",
+        suffixes=("/v1/chat/completions", "/api/chat", "/v1", "/api"),
+        capabilities=_CHAT | {"embeddings"},
+        key_required=False,
+        image_urls=False,
+        context_param="num_ctx",
+        # A known price keeps LiteLLM from asking the server for /api/show on the side.
+        params={"input_cost_per_token": 0, "output_cost_per_token": 0},
+        price_prefix=None,
+        overflow_texts=("exceeds the available context size", "input length exceeds", "context length"),
+        hints=_OLLAMA_HINTS,
+    ),
+    Provider(
+        key="custom",
+        display_name="the custom server",
+        prefix="hosted_vllm/",
+        env_var="LLM_API_KEY",
+        keyring_name="llm_api_key",
+        capabilities=_CHAT | {"embeddings"},
+        key_required=False,
+        overflow_texts=("exceeds the available context size", "exceed_context_size"),
+        hints=_CUSTOM_HINTS,
+    ),
+    Provider(
+        key="claude-oauth",
+        display_name="Anthropic",
+        prefix="anthropic/",
+        env_var="ANTHROPIC_AUTH_TOKEN",
+        keyring_name="claude_oauth_token",
+        base_url="https://api.anthropic.com",
+        model="claude-sonnet-4-5",
+        suffixes=_ANTHROPIC_SUFFIXES,
+        login=True,
+        params={"max_tokens": 8192},
+    ),
+)
+
+PROVIDERS: dict[str, Provider] = {row.key: row for row in _ROWS}

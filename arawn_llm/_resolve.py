@@ -1,0 +1,149 @@
+"""From a name to a target: which profile, which model, which address. Pure: no file, no key, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from arawn_llm._config import DEFAULT, Config
+from arawn_llm._providers import HINTS, PROVIDERS, Provider
+from arawn_llm._schema import Profile, nearest
+from arawn_llm.errors import ArawnError, ConfigError, ProfileNotFoundError
+
+
+@dataclass(frozen=True)
+class Target:
+    """Say whom to ask, and how; holds the file's own secrets only behind masks."""
+
+    name: str
+    provider: Provider
+    model: str
+    base_url: str
+    resolved_from: str
+    profile: Profile
+    place: str
+    system_prompt: str | None = field(default=None, repr=False)
+
+    def hints(self, kind: type[ArawnError], **facts: str) -> tuple[str, ...]:
+        """List what to check for a kind of error, filled in for this target."""
+        texts = self.provider.hints.get(kind) or HINTS.get(kind, ())
+        words: Mapping[str, Any] = {
+            "display_name": self.provider.display_name,
+            "env_var": self.provider.env_var,
+            "keyring_name": self.provider.keyring_name,
+            "base_url": self.base_url,
+            "model": self.model,
+            "place": self.place,
+            "key_source": "an unknown place",
+            **facts,
+        }
+        return tuple(text.format_map(words) for text in texts)
+
+    @property
+    def file_key(self) -> SecretStr | None:
+        """Give the key that the file itself holds."""
+        return self.profile.api_key
+
+
+def resolve(config: Config, name: str | None = None, agent: str | None = None) -> Target:
+    """Choose the profile that a name, an agent, or neither asks for.
+
+    Args:
+        config: What the files say.
+        name: A profile, or a backend key; None for the agent's or the default.
+        agent: An agent, whose profile and system prompt apply.
+
+    Raises:
+        ProfileNotFoundError: Nothing has that name; says what there is.
+        ConfigError: A file that was merely found wants to send a key elsewhere.
+    """
+    asked = config.agents.get(agent) if agent else None
+    if name is not None:
+        found, trail = _by_name(config, name)
+    elif agent is not None and asked is not None and asked.llm is not None:
+        found, trail = _by_agent(config, agent, asked.llm)
+    else:
+        found, trail = _default(config, agent)
+    return _target(config, found, trail, asked.system_prompt if asked else None)
+
+
+def _by_name(config: Config, name: str) -> tuple[str, str]:
+    if name in config.profiles:
+        return name, ""
+    if name == "llm" and DEFAULT in config.profiles:
+        return DEFAULT, ""
+    if name not in PROVIDERS:
+        raise ProfileNotFoundError(f'profile "{name}" is not defined{_what_there_is(config, name)}')
+    with_backend = [each for each, profile in config.profiles.items() if profile.backend == name]
+    if with_backend:  # the default profile stands first
+        return with_backend[0], f"backend {name} -> "
+    if PROVIDERS[name].base_url is None:
+        raise ProfileNotFoundError(f'no profile has backend = "{name}", which needs a base_url and a model')
+    return name, f"built-in {name}"
+
+
+def _by_agent(config: Config, agent: str, llm: str) -> tuple[str, str]:
+    trail = f"agent.{agent}.llm"
+    try:
+        found, rest = _by_name(config, llm)
+    except ProfileNotFoundError:
+        words = f'[agent.{agent}] llm = "{llm}": profile "{llm}" is not defined{_what_there_is(config, llm)}'
+        raise ProfileNotFoundError(config.problem(("agent", agent, "llm"), words)) from None
+    return found, f"{trail} -> {rest}"
+
+
+def _default(config: Config, agent: str | None) -> tuple[str, str]:
+    fallback = config.agents.get("default")
+    if agent is not None and fallback is not None and fallback.llm is not None:
+        return _by_agent(config, "default", fallback.llm)
+    if DEFAULT in config.profiles:
+        return DEFAULT, ""
+    if fallback is not None and fallback.llm is not None:
+        return _by_agent(config, "default", fallback.llm)
+    if len(config.profiles) == 1:
+        return next(iter(config.profiles)), ""
+    raise ProfileNotFoundError(
+        f"there is no default profile{_what_there_is(config)}",
+        hints=("write an [llm] table with backend and model", "or name a profile or a backend key"),
+    )
+
+
+def _what_there_is(config: Config, name: str = "") -> str:
+    profiles = ", ".join(config.profiles) or "none"
+    suggestion = nearest(name, [*config.profiles, *PROVIDERS])
+    return f"{suggestion}; profiles: {profiles}; backends: {', '.join(PROVIDERS)}"
+
+
+def _target(config: Config, name: str, trail: str, system_prompt: str | None) -> Target:
+    table = config.tables.get(name)
+    if table is None:
+        profile, resolved, place = Profile(backend=name), trail, "the profile"
+    else:
+        profile, resolved, place = config.profiles[name], trail + ".".join(table), f"[{'.'.join(table)}]"
+        _refuse_untrusted(config, table)
+    provider = PROVIDERS[profile.backend]
+    return Target(
+        name=name,
+        provider=provider,
+        model=profile.model or provider.model or "",
+        base_url=provider.normalize(profile.base_url or provider.base_url or ""),
+        resolved_from=resolved,
+        profile=profile,
+        place=place,
+        system_prompt=system_prompt or profile.system_prompt,
+    )
+
+
+def _refuse_untrusted(config: Config, table: tuple[str, ...]) -> None:
+    problems = config.untrusted(table)
+    if problems:
+        raise ConfigError(
+            problems,
+            hints=(
+                f"if you trust this file: arawn config trust {problems[0].path}",
+                f"or name it: --config {problems[0].path}, ARAWN_CONFIG, or load_config(path)",
+            ),
+        )

@@ -1,0 +1,144 @@
+"""What a file that was merely found in a project may not decide without being asked.
+
+Such a file may have come with someone's repository. It may choose models, agents and prompts; it may not
+send a key elsewhere. A `Demand` is one thing in it that could; the person allows it once for that file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from arawn_llm._providers import PROVIDERS
+from arawn_llm.errors import ConfigError, Problem
+
+# Parameters that shape an answer and can carry nothing to another place.
+_HARMLESS_PARAMS = frozenset(
+    {
+        "drop_params",
+        "frequency_penalty",
+        "keep_alive",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "min_p",
+        "n",
+        "num_ctx",
+        "num_predict",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "reasoning_effort",
+        "repeat_penalty",
+        "seed",
+        "stop",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "top_k",
+        "top_logprobs",
+        "top_p",
+        "verbosity",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Demand:
+    """One thing that a found file asks for and that needs the person's consent.
+
+    Attributes:
+        key: The key's path in the file.
+        subject: What is remembered when it is allowed: a host, or a key with a digest of its value.
+        words: What it would do, for the message.
+    """
+
+    key: tuple[str, ...]
+    subject: str
+    words: str
+
+
+def host_of(url: str) -> str:
+    """Name the host of a URL, in lower case."""
+    return (urlsplit(url).hostname or "").lower()
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def find_demands(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[Demand]:
+    """List all that a file's tables of ours ask for that could send a key elsewhere."""
+    for name, value in values.items():
+        key = (*prefix, name)
+        if not prefix and name == "oauth":
+            yield Demand(key, f"oauth#{_digest(value)}", "decides where a login's tokens go")
+        elif not prefix and name not in {"llm", "memory", "embedding"}:
+            continue
+        elif name == "base_url" and isinstance(value, str):
+            yield from _address(key, value, values.get("backend"))
+        elif name in {"headers", "params"} and isinstance(value, dict):
+            for inner, content in value.items():
+                if name == "headers" or inner not in _HARMLESS_PARAMS:
+                    where = ".".join((*key, inner))
+                    yield Demand(key, f"{where}#{_digest(content)}", f"sends {name}.{inner} of its own")
+        elif isinstance(value, dict):
+            yield from find_demands(value, key)
+
+
+def _address(key: tuple[str, ...], url: str, backend: object) -> Iterator[Demand]:
+    host = host_of(url)
+    provider = PROVIDERS.get(backend) if isinstance(backend, str) else None
+    own = provider is not None and provider.host == host and url.startswith("https://")
+    if not own and not is_loopback(host):
+        yield Demand(key, host, f"sends requests, with your key, to {host}")
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def load_trust(store: Path) -> dict[str, frozenset[str]]:
+    """Read what was allowed: for each file's real path, the subjects of its demands.
+
+    Raises:
+        ConfigError: The store exists and cannot be read.
+    """
+    try:
+        values = json.loads(store.read_text(encoding="utf-8"))
+        return {path: frozenset(subjects) for path, subjects in values.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as exc:
+        raise ConfigError(Problem(f"cannot be read as the list of trusted files: {exc}", store)) from exc
+
+
+def save_trust(store: Path, path: Path, subjects: Iterable[str]) -> None:
+    """Remember that a file may do what it asks for; the store is written whole or not at all.
+
+    Raises:
+        ConfigError: The store cannot be written.
+    """
+    allowed = load_trust(store) | {os.path.realpath(path): frozenset(subjects)}
+    text = json.dumps({name: sorted(found) for name, found in sorted(allowed.items())}, indent=2)
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=store.parent, delete=False) as file:
+            file.write(text + "\n")
+        os.replace(file.name, store)
+    except OSError as exc:
+        raise ConfigError(Problem(f"cannot be written: {exc.strerror or exc}", store)) from exc
