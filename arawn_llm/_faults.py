@@ -1,0 +1,170 @@
+"""What an exception from below means. Sorted by class and status; by words only where a row gives them."""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from arawn_llm import errors
+from arawn_llm.errors import BackendError
+
+# Class names from httpx, httpcore, aiohttp, ssl, socket and json: no class of theirs has to be imported.
+_CONNECT = {
+    "ConnectError",
+    "ConnectTimeout",
+    "ClientConnectorError",
+    "gaierror",
+    "SSLError",
+    "SSLZeroReturnError",
+}
+_CONNECT |= {"ConnectionRefusedError", "SSLCertVerificationError", "ClientConnectorCertificateError"}
+_BROKEN = {
+    "ReadError",
+    "WriteError",
+    "RemoteProtocolError",
+    "ServerDisconnectedError",
+    "ConnectionResetError",
+}
+_BROKEN |= {"BrokenPipeError", "ClientOSError"}
+_TIMEOUT = {"ReadTimeout", "WriteTimeout", "PoolTimeout", "TimeoutError", "Timeout", "APITimeoutError"}
+_NO_ANSWER = {"JSONDecodeError", "APIResponseValidationError", "ClientPayloadError"}
+
+_BY_STATUS: dict[int, type[BackendError]] = {
+    401: errors.AuthenticationError,
+    403: errors.AuthenticationError,
+    404: errors.ModelNotAvailableError,
+    408: errors.BackendTimeoutError,
+    429: errors.RateLimitError,
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Say what went wrong, in our terms."""
+
+    kind: type[BackendError]
+    status_code: int | None = None
+    retry_after: float | None = None
+    request_id: str | None = None
+    detail: str = ""
+
+
+def diagnose(exc: BaseException, overflow_texts: Sequence[str], outer: BaseException | None) -> Fault:
+    """Find the true cause of an exception and what the backend said.
+
+    Args:
+        exc: What LiteLLM raised.
+        overflow_texts: What this backend says of a prompt that is too long.
+        outer: What the caller was handling already, which explains nothing here.
+    """
+    chain = list(walk(exc, outer))
+    names = {base.__name__ for each in chain for base in type(each).__mro__}
+    statuses = [code for each in chain if isinstance(code := getattr(each, "status_code", None), int)]
+    status = next((code for code in reversed(statuses) if code >= 400), statuses[0] if statuses else None)
+    detail = _detail(chain)
+    kind, real_status = _kind(names, status, detail.lower(), overflow_texts)
+    headers = _headers(chain)
+    return Fault(
+        kind=kind,
+        status_code=status if real_status else None,
+        retry_after=_seconds(headers.get("retry-after")),
+        request_id=headers.get("x-request-id") or headers.get("request-id"),
+        detail=detail if real_status else "",
+    )
+
+
+def _kind(
+    names: set[str], status: int | None, said: str, overflow_texts: Sequence[str]
+) -> tuple[type[BackendError], bool]:
+    """Choose the class, and tell whether the status and the words are the backend's own."""
+    timed_out = bool(names & _TIMEOUT) and status in {None, 408, 500, 503}
+    too_long = status in {400, 413, 422, 500} and any(text in said for text in overflow_texts)
+    no_status = status is None or "APIConnectionError" in names
+    # The first that holds: LiteLLM wraps failures of the network in exceptions with invented statuses.
+    order: tuple[tuple[object, type[BackendError], bool], ...] = (
+        (names & _CONNECT, errors.BackendConnectionError, False),
+        (timed_out, errors.BackendTimeoutError, False),
+        (names & _BROKEN, errors.BackendConnectionError, False),
+        (names & _NO_ANSWER, errors.BackendServerError, False),
+        (too_long or "ContextWindowExceededError" in names, errors.ContextWindowError, True),
+        ("UnsupportedParamsError" in names, errors.InvalidRequestError, True),
+        (no_status, errors.BackendServerError, False),
+        (status in _BY_STATUS, _BY_STATUS.get(status or 0, BackendError), True),
+        (300 <= (status or 0) < 500, errors.InvalidRequestError, True),
+    )
+    found = ((kind, real) for holds, kind, real in order if holds)
+    return next(found, (errors.BackendServerError, True))
+
+
+def walk(exc: BaseException | None, outer: BaseException | None = None) -> Iterator[BaseException]:
+    """Yield an exception and all that led to it, each once."""
+    seen: set[int] = set()
+    pending = [exc]
+    while pending:
+        each = pending.pop(0)
+        if each is None or each is outer or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        pending += [getattr(each, "original_exception", None), each.__cause__, each.__context__]
+
+
+def clean(exc: BaseException, outer: BaseException | None) -> None:
+    """Take prompt and key out of what an exception carries: debug text, request headers, frames' locals."""
+    for each in walk(exc, outer):
+        traceback.clear_frames(each.__traceback__)
+        if getattr(each, "litellm_debug_info", None):
+            each.litellm_debug_info = None  # type: ignore[attr-defined]
+        request = getattr(getattr(each, "response", None), "request", None) or each.__dict__.get("_request")
+        for holder in (request, each.__dict__.get("request")):
+            for name in ("authorization", "x-api-key"):
+                if holder is not None and name in getattr(holder, "headers", {}):
+                    del holder.headers[name]
+
+
+def _headers(chain: list[BaseException]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for each in chain:
+        for source in (
+            getattr(each, "litellm_response_headers", None),
+            getattr(getattr(each, "response", None), "headers", None),
+            getattr(each, "headers", None),
+        ):
+            if source is not None and hasattr(source, "items"):
+                found = {str(k).lower(): str(v) for k, v in source.items()} | found
+    return found
+
+
+def _seconds(value: str | None) -> float | None:
+    return float(value) if value and re.fullmatch(r"\d{1,6}(\.\d+)?", value) else None
+
+
+def _detail(chain: list[BaseException]) -> str:
+    """Dig the provider's own sentence out of the JSON that LiteLLM keeps in its message."""
+    for each in reversed(chain):
+        text = str(getattr(each, "message", "") or "")
+        body = text[text.find("{") :] if "{" in text else ""
+        try:
+            said = json.JSONDecoder().raw_decode(body)[0]
+        except ValueError:
+            continue
+        error = said.get("error", said) if isinstance(said, dict) else said
+        words = error.get("message") if isinstance(error, dict) else error
+        if isinstance(words, str):
+            return words
+    message = str(getattr(chain[0], "message", "") or "")
+    return message.partition(" - ")[2] or message.partition(": ")[2]
+
+
+def redact(text: str, hidden: Sequence[str], width: int = 300) -> str:
+    """Cut a provider's sentence to `width` and blank what it repeats of the hidden texts."""
+    text = " ".join(text.split())[:width]
+    for secret in hidden:
+        if len(secret) >= 4:
+            text = text.replace(secret, "…")
+    marks = [any(text[i : i + 12] in secret for secret in hidden) for i in range(len(text) - 11)]
+    kept = ["" if any(marks[max(0, i - 11) : i + 1]) else character for i, character in enumerate(text)]
+    return "".join(kept)

@@ -1,0 +1,256 @@
+"""The one door to LiteLLM: imported on first use, configured once, asked in one form."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import Any
+
+from arawn_llm import _deadline
+from arawn_llm._completion import Completion, ToolCall, Usage
+
+# Read by LiteLLM while it is imported: price list and beta headers as packaged, no .env file.
+_IMPORT_SWITCHES = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_MODE": "PRODUCTION",
+}
+_COUNTING_MODEL = "gpt-4"  # its tokenizer is packaged with LiteLLM; others would be downloaded
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Request:
+    """Hold one call without its key."""
+
+    model: str
+    base_url: str
+    messages: list[dict[str, Any]] = field(repr=False)
+    params: Mapping[str, Any] = field(repr=False)
+    sdk_client: bool = False
+
+
+@contextmanager
+def _import_switches() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _IMPORT_SWITCHES}
+    os.environ.update(_IMPORT_SWITCHES)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@cache
+def load() -> Any:
+    """Import LiteLLM once and set what can only be set for the whole process."""
+    with _lock, _import_switches():
+        collecting = gc.isenabled()
+        gc.disable()  # a quarter of the import's time is spent collecting what will live on
+        try:
+            import litellm
+            from litellm import anthropic_beta_headers_manager as beta_headers
+        finally:
+            if collecting:
+                gc.enable()
+        beta_headers._load_beta_headers_config()
+    litellm.suppress_debug_info = True
+    litellm.disable_hf_tokenizer_download = True
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logger.level, logging.ERROR))
+    _keep_to_our_address(litellm.LiteLLMProxyChatConfig)
+    os.register_at_fork(after_in_child=_forget_clients)
+    return litellm
+
+
+def _keep_to_our_address(proxy: Any) -> None:
+    """Let USE_LITELLM_PROXY, which no parameter overrides, redirect every call but ours."""
+    original = proxy.should_use_litellm_proxy_by_default
+
+    def should_use(*args: Any, **kwargs: Any) -> bool:
+        return not _deadline.is_ours() and bool(original(*args, **kwargs))
+
+    proxy.should_use_litellm_proxy_by_default = staticmethod(should_use)
+
+
+def _forget_clients() -> None:
+    """Leave the parent's connections to the parent after a fork."""
+    _http_client.cache_clear()
+    _sdk_client.cache_clear()
+    load().in_memory_llm_clients_cache.flush_cache()
+
+
+@cache
+def _http_client() -> Any:
+    """Make the process's sync client, which follows no redirect and keeps deadlines."""
+    handler = load().HTTPHandler(follow_redirects=False)
+    for transport in [handler.client._transport, *handler.client._mounts.values()]:
+        if transport is not None:
+            transport._pool._network_backend = _deadline.DeadlineNetwork(transport._pool._network_backend)
+    return handler
+
+
+@lru_cache(maxsize=64)
+def _sdk_client(base_url: str, token: str) -> Any:
+    import openai
+
+    return openai.OpenAI(api_key=token, base_url=base_url, max_retries=0, http_client=_http_client().client)
+
+
+def _arguments(request: Request, timeout: float, *, stream: bool) -> dict[str, Any]:
+    load()
+    params = dict(request.params)
+    if request.sdk_client:
+        from openai import Omit
+
+        # The SDK would add the environment's, whatever the address.
+        theirs = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
+        params["extra_headers"] = theirs | params.get("extra_headers", {})
+    if stream:
+        params = {"stream_options": {"include_usage": True}} | params
+    return params | {
+        "model": request.model,
+        "api_base": request.base_url,
+        "messages": request.messages,
+        "timeout": timeout,
+        "stream": stream,
+        "num_retries": 0,
+        "max_retries": 0,
+        "_skip_mcp_handler": True,
+    }
+
+
+def complete(request: Request, end: float, token: str, *, stream: bool = False) -> Any:
+    """Ask, and give LiteLLM's answer, or its stream, within the deadline."""
+    arguments = _arguments(request, end - time.monotonic(), stream=stream)
+    with _deadline.deadline(end):
+        client = _sdk_client(request.base_url, token) if request.sdk_client else _http_client()
+        return load().completion(**arguments, api_key=token, client=client)
+
+
+async def acomplete(request: Request, end: float, token: str, *, stream: bool = False) -> Any:
+    """Ask, and give LiteLLM's answer, or its stream, within the deadline."""
+    arguments = _arguments(request, end - time.monotonic(), stream=stream)
+    with _deadline.deadline(end):
+        async with asyncio.timeout(end - time.monotonic()):
+            return await load().acompletion(**arguments, api_key=token)
+
+
+def read_chunks(stream: Any, end: float) -> Iterator[Any]:
+    """Yield a stream's chunks, each within the deadline."""
+    iterator = iter(stream)
+    while True:
+        with _deadline.deadline(end):
+            chunk = next(iterator, None)
+        if chunk is None:
+            return
+        yield chunk
+
+
+async def aread_chunks(stream: Any, end: float) -> AsyncIterator[Any]:
+    """Yield a stream's chunks, each within the deadline."""
+    iterator = aiter(stream)
+    while True:
+        async with asyncio.timeout(end - time.monotonic()):
+            chunk = await anext(iterator, None)
+        if chunk is None:
+            return
+        yield chunk
+
+
+def close(stream: Any) -> None:
+    """Close a stream's connection; LiteLLM's own wrapper cannot."""
+    inner = stream.completion_stream
+    source = getattr(inner, "streaming_response", inner)
+    if hasattr(source, "close"):
+        source.close()
+
+
+async def aclose(stream: Any) -> None:
+    """Close a stream's connection; LiteLLM's own wrapper does not everywhere."""
+    inner = stream.completion_stream
+    source = getattr(inner, "streaming_response", inner)
+    closing = getattr(source, "aclose", None) or getattr(source, "close", None)
+    if closing is not None:
+        await closing()
+
+
+def ended_properly(stream: Any) -> bool:
+    """Tell whether the provider itself ended the stream; LiteLLM invents an end where it is missing."""
+    return stream.received_finish_reason is not None
+
+
+def text_of(chunk: Any) -> str:
+    """Give the text that a chunk adds."""
+    return (chunk.choices[0].delta.content or "") if chunk.choices else ""
+
+
+def join_chunks(chunks: list[Any], request: Request) -> Any:
+    """Build the whole response from a stream's chunks."""
+    return load().stream_chunk_builder(chunks, messages=request.messages)
+
+
+def count_tokens(messages: list[dict[str, Any]]) -> int:
+    """Estimate the tokens of messages, images at a flat rate, without asking anyone."""
+    counter = load().token_counter
+    return int(counter(model=_COUNTING_MODEL, messages=messages, use_default_image_token_count=True))
+
+
+def read_completion(response: Any, price_model: str | None) -> Completion | None:
+    """Turn LiteLLM's response into ours; None if it holds no answer.
+
+    Args:
+        response: A `ModelResponse`.
+        price_model: The model's name in LiteLLM's price list; None where calls are free.
+    """
+    if not getattr(response, "choices", None):
+        return None
+    choice, usage = response.choices[0], getattr(response, "usage", None)
+    message = choice.message
+    calls = tuple(_tool_call(call) for call in message.tool_calls or ())
+    reasoning = getattr(message, "reasoning_content", None) or ""
+    if message.content is None and not calls and not reasoning:
+        return None
+    counts = Usage(getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)
+    return Completion(
+        text=message.content or "",
+        tool_calls=calls,
+        reasoning=reasoning,
+        finish_reason=choice.finish_reason or "stop",
+        model=response.model or "",
+        usage=counts,
+        cost=0.0 if price_model is None else _price(price_model, counts),
+        raw=response,
+    )
+
+
+def _price(model: str, usage: Usage) -> float | None:
+    prices: Mapping[str, Any] = load().model_cost.get(model) or {}
+    into, out = prices.get("input_cost_per_token"), prices.get("output_cost_per_token")
+    if into is None or out is None:
+        return None
+    return float(into) * usage.input_tokens + float(out) * usage.output_tokens
+
+
+def _tool_call(call: Any) -> ToolCall:
+    text = call.function.arguments or "{}"
+    try:
+        arguments = json.loads(text)
+    except ValueError:
+        arguments = {}
+    return ToolCall(
+        call.id or "", call.function.name or "", arguments if isinstance(arguments, dict) else {}, text
+    )
