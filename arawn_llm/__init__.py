@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from arawn_llm import errors
+    from arawn_llm._backend import Backend, aclose, get_backend, litellm_params
+    from arawn_llm._completion import Completion, ToolCall, Usage
     from arawn_llm._config import Config, load_config, reload
     from arawn_llm.errors import ArawnError, BackendError, ConfigError, CredentialError
 
@@ -14,7 +16,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ArawnError": "errors",
+    "Backend": "_backend",
     "BackendError": "errors",
+    "Completion": "_completion",
+    "ToolCall": "_completion",
+    "Usage": "_completion",
+    "aclose": "_backend",
+    "get_backend": "_backend",
+    "litellm_params": "_backend",
     "Config": "_config",
     "ConfigError": "errors",
     "CredentialError": "errors",
@@ -24,11 +33,18 @@ _HOMES = {
 
 __all__ = [
     "ArawnError",
+    "Backend",
     "BackendError",
+    "Completion",
     "Config",
     "ConfigError",
     "CredentialError",
+    "ToolCall",
+    "Usage",
+    "aclose",
     "errors",
+    "get_backend",
+    "litellm_params",
     "load_config",
     "reload",
 ]

@@ -62,8 +62,7 @@ def diagnose(exc: BaseException, overflow_texts: Sequence[str], outer: BaseExcep
     """
     chain = list(walk(exc, outer))
     names = {base.__name__ for each in chain for base in type(each).__mro__}
-    statuses = [code for each in chain if isinstance(code := getattr(each, "status_code", None), int)]
-    status = next((code for code in reversed(statuses) if code >= 400), statuses[0] if statuses else None)
+    status = _status(chain)
     detail = _detail(chain)
     kind, real_status = _kind(names, status, detail.lower(), overflow_texts)
     headers = _headers(chain)
@@ -74,6 +73,15 @@ def diagnose(exc: BaseException, overflow_texts: Sequence[str], outer: BaseExcep
         request_id=headers.get("x-request-id") or headers.get("request-id"),
         detail=detail if real_status else "",
     )
+
+
+def _status(chain: list[BaseException]) -> int | None:
+    """Give the status that came over the wire; LiteLLM invents a 500 for much that had none."""
+    said = [code for each in chain if isinstance(code := getattr(each, "status_code", None), int)]
+    libraries = [each for each in chain if type(each).__module__.partition(".")[0] in {"httpx", "openai"}]
+    sent = [getattr(getattr(each, "response", None), "status_code", None) for each in libraries]
+    status = next((code for code in reversed(said) if code >= 300), None)
+    return status if status != 500 or 500 in sent else next((code for code in sent if code), None)
 
 
 def _kind(

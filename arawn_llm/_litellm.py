@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -68,6 +69,8 @@ def load() -> Any:
         beta_headers._load_beta_headers_config()
     litellm.suppress_debug_info = True
     litellm.disable_hf_tokenizer_download = True
+    # Said of LiteLLM's own types when its first stream begins; nothing a user could mend.
+    warnings.filterwarnings("ignore", message=".*using the `ReadOnly` qualifier", category=UserWarning)
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logger = logging.getLogger(name)
         logger.setLevel(max(logger.level, logging.ERROR))
@@ -186,6 +189,11 @@ async def aclose(stream: Any) -> None:
     closing = getattr(source, "aclose", None) or getattr(source, "close", None)
     if closing is not None:
         await closing()
+
+
+async def aclose_clients() -> None:
+    """Close the async connections that LiteLLM keeps open for later calls."""
+    await load().close_litellm_async_clients()
 
 
 def ended_properly(stream: Any) -> bool:

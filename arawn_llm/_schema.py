@@ -100,9 +100,7 @@ class Profile(_Table):
     def _header_values(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
         for name, secret in value.items():
             if not _HEADER_NAME.fullmatch(name) or not is_header_value(secret.get_secret_value()):
-                raise PydanticCustomError(
-                    "headers", "{name} is not an HTTP header", {"name": json.dumps(name)}
-                )
+                raise PydanticCustomError("headers", "{name} is not an HTTP header", {"name": json.dumps(name)})
         return value
 
     @field_validator("params")

@@ -1,0 +1,230 @@
+"""One call's plan and its errors: what the sync and async twins share. Pure but for the clock."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from arawn_llm import _faults, _litellm, _messages, errors
+from arawn_llm._completion import Completion
+from arawn_llm._credentials import TokenProvider
+from arawn_llm._litellm import Request
+from arawn_llm._resolve import Target
+from arawn_llm._schema import RESERVED_PARAMS
+from arawn_llm.errors import BackendError
+
+_LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is left to the caller, in the error
+
+
+@dataclass(frozen=True)
+class Call:
+    """Hold everything of one call but its key.
+
+    Attributes:
+        outer: What the caller was handling when it called; it explains nothing of this call.
+    """
+
+    target: Target
+    credential: TokenProvider = field(repr=False)
+    request: Request
+    end: float
+    timeout: float
+    response_model: type[BaseModel] | None = None
+    outer: BaseException | None = field(default=None, repr=False)
+
+    def finish(self, response: Any) -> Completion:
+        """Turn LiteLLM's response into a completion, and parse it where a model was given.
+
+        Raises:
+            BackendServerError: The response holds no answer.
+            ResponseFormatError: The answer does not fit `response_model`.
+        """
+        provider = self.target.provider
+        price = None if provider.price_prefix is None else provider.price_prefix + self.target.model
+        completion = _litellm.read_completion(response, price)
+        if completion is None:
+            raise self.error(errors.BackendServerError, f"{provider.display_name} answered without an answer")
+        completion = replace(
+            completion,
+            model=completion.model or self.target.model,
+            backend=provider.key,
+            profile=self.target.name,
+        )
+        if self.response_model is None or completion.tool_calls:
+            return completion
+        return replace(completion, parsed=self._parse(completion, self.response_model))
+
+    def _parse(self, completion: Completion, model: type[BaseModel]) -> BaseModel:
+        text = completion.text.strip()
+        if text.startswith("```"):
+            text = text.strip("`").removeprefix("json").strip()
+        try:
+            return model.model_validate_json(text)
+        except ValidationError as exc:
+            cut = "; it was cut at max_tokens" if completion.finish_reason == "length" else ""
+            faults = "; ".join(
+                f"{'.'.join(map(str, each['loc'])) or 'answer'}: {each['type']}" for each in exc.errors()[:3]
+            )
+            error = self.error(
+                errors.ResponseFormatError, f"the answer does not fit {model.__name__} ({faults}){cut}"
+            )
+            error.text = completion.text  # type: ignore[attr-defined]
+            raise error from None
+
+    def error(self, kind: type[BackendError], message: str) -> BackendError:
+        """Make an error that knows whom it is about and what to check."""
+        error = kind(message, hints=self.target.hints(kind, key_source=self.credential.source))
+        error.backend, error.profile, error.model = (
+            self.target.provider.key,
+            self.target.name,
+            self.target.model,
+        )
+        return error
+
+    def translate(self, exc: BaseException, partial: str | None = None) -> BackendError:
+        """Name what went wrong below; `partial` is the text that had come, None before a stream began."""
+        fault = _faults.diagnose(exc, self.target.provider.overflow_texts, self.outer)
+        _faults.clean(exc, self.outer)
+        if partial is None:
+            error = self.error(fault.kind, self._message(fault))
+        else:
+            late = issubclass(fault.kind, errors.BackendTimeoutError) and time.monotonic() >= self.end
+            kind = errors.StreamTimeoutError if late else errors.StreamInterruptedError
+            error = self.interrupted(partial, kind, self._message(fault))
+        error.status_code, error.retry_after = fault.status_code, fault.retry_after
+        error.request_id = fault.request_id
+        return error
+
+    def interrupted(
+        self,
+        partial: str,
+        kind: type[BackendError] = errors.StreamInterruptedError,
+        why: str = "it ended without its proper end",
+    ) -> BackendError:
+        """Make the error for a stream that broke, with the text that had come."""
+        error = self.error(kind, f"The stream from {self.target.provider.display_name} was interrupted: {why}")
+        error.partial = partial  # type: ignore[attr-defined]
+        return error
+
+    def _message(self, fault: _faults.Fault) -> str:
+        target, display = self.target, self.target.provider.display_name
+        exact = {
+            errors.AuthenticationError: f'Authentication failed for backend "{target.provider.key}"',
+            errors.ModelNotAvailableError: f'Model "{target.model}" not available',
+            errors.BackendConnectionError: f"Cannot connect to {display} at {target.base_url}",
+            errors.BackendTimeoutError: f"{display} did not answer within {self.timeout:g} s",
+            errors.ContextWindowError: f'The prompt does not fit the context window of model "{target.model}"',
+        }.get(fault.kind)
+        if exact:
+            return exact
+        words = {errors.RateLimitError: "limits the rate", errors.InvalidRequestError: "refused the request"}
+        status = f" ({fault.status_code})" if fault.status_code else ""
+        said = _faults.redact(fault.detail, [*_texts(self.request.messages), self.credential_text()])
+        return f"{display} {words.get(fault.kind, 'failed to answer')}{status}" + (f": {said}" if said else "")
+
+    def credential_text(self) -> str:
+        """Give the key, only to be blanked out of what a server said."""
+        return self.credential.token()
+
+    def delay(self, error: BackendError, attempt: int, *, refreshed: bool) -> float | None:
+        """Say how many seconds to wait before the next try; None where another makes no sense.
+
+        Args:
+            error: What the last try ended in.
+            attempt: How many tries there were, beyond those that only refreshed a token.
+            refreshed: Whether the token was refreshed already for this call.
+        """
+        if isinstance(error, errors.AuthenticationError) and error.status_code == 401:
+            return 0.0 if not refreshed and self.credential.invalidate() else None
+        profile = self.target.profile
+        passing = isinstance(error, errors.RateLimitError | errors.BackendConnectionError) or (
+            isinstance(error, errors.BackendServerError) and (error.status_code or 0) >= 500
+        )
+        if not passing or attempt >= profile.retry_max or _is_refused_certificate(error):
+            return None
+        backoff = profile.retry_backoff_ms / 1000 * 2**attempt * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        wait = backoff if error.retry_after is None else error.retry_after
+        return wait if wait <= _LONGEST_WAIT and time.monotonic() + wait < self.end else None
+
+
+def _is_refused_certificate(error: BackendError) -> bool:
+    return any("Certificate" in type(each).__name__ for each in _faults.walk(error.__cause__))
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for key, each in value.items() if key not in {"role", "type"} for text in _texts(each)]
+    return [text for each in value for text in _texts(each)] if isinstance(value, list) else []
+
+
+def plan(
+    target: Target,
+    credential: TokenProvider,
+    prompt: str | Sequence[_messages.Message],
+    options: Mapping[str, Any],
+) -> Call:
+    """Put a profile's defaults and a call's options into one request; nothing is sent yet.
+
+    Raises:
+        CredentialError: The key is missing or cannot be sent.
+        InvalidRequestError: An option or the prompt cannot be used.
+        ContextWindowError: The prompt cannot fit `max_context_tokens`.
+    """
+    own = dict(options)
+    system = own.pop("system", None) or target.system_prompt
+    messages = _messages.build_messages(prompt, system, own.pop("images", None) or ())
+    tools, model = own.pop("tools", None), own.pop("response_model", None)
+    timeout = own.pop("timeout", None) or target.profile.timeout
+    reserved = sorted(own.keys() & RESERVED_PARAMS.keys())
+    if reserved:
+        raise errors.InvalidRequestError(
+            f"{', '.join(reserved)} cannot be given to a call",
+            hints=("write it in the profile, or ask get_backend for another profile or model",),
+        )
+    params = default_params(target) | {key: value for key, value in own.items() if value is not None}
+    if tools:
+        params["tools"] = _messages.build_tools(tools)
+    if model is not None:
+        if target.provider.takes_schema(target.model):
+            params["response_format"] = model
+        else:
+            params["response_format"] = {"type": "json_object"}
+            messages = _messages.ask_for_json(messages, model)
+    model_name = target.provider.prefix + target.model
+    request = Request(model_name, target.base_url, messages, params, target.provider.sdk_client)
+    end = time.monotonic() + timeout
+    call = Call(target, credential, request, end, timeout, model, outer=sys.exception())
+    _guard_context(call)
+    return call
+
+
+def default_params(target: Target) -> dict[str, Any]:
+    """Give what a profile says of every call, in LiteLLM's words."""
+    profile = target.profile
+    params = dict(target.provider.params)
+    for name in ("temperature", "max_tokens"):
+        if getattr(profile, name) is not None:
+            params[name] = getattr(profile, name)
+    if target.provider.context_param and profile.max_context_tokens:
+        params[target.provider.context_param] = profile.max_context_tokens
+    if profile.headers:
+        params["extra_headers"] = {key: value.get_secret_value() for key, value in profile.headers.items()}
+    return params | profile.params
+
+
+def _guard_context(call: Call) -> None:
+    limit = call.target.profile.max_context_tokens
+    if limit is None or _messages.count_bytes(call.request.messages) <= limit:
+        return
+    tokens = _litellm.count_tokens(call.request.messages)
+    if tokens > limit:
+        words = f"The prompt has about {tokens} tokens; max_context_tokens is {limit}"
+        raise call.error(errors.ContextWindowError, words)
