@@ -30,6 +30,7 @@ _BROKEN = {
 }
 _BROKEN |= {"BrokenPipeError", "ClientOSError"}
 _TIMEOUT = {"ReadTimeout", "WriteTimeout", "PoolTimeout", "TimeoutError", "Timeout", "APITimeoutError"}
+_LIBRARIES = {"httpx", "openai"}  # their exceptions hold the response that came
 _NO_ANSWER = {"JSONDecodeError", "APIResponseValidationError", "ClientPayloadError"}
 
 _BY_STATUS: dict[int, type[BackendError]] = {
@@ -78,7 +79,7 @@ def diagnose(exc: BaseException, overflow_texts: Sequence[str], outer: BaseExcep
 def _status(chain: list[BaseException]) -> int | None:
     """Give the status that came over the wire; LiteLLM invents a 500 for much that had none."""
     said = [code for each in chain if isinstance(code := getattr(each, "status_code", None), int)]
-    libraries = [each for each in chain if type(each).__module__.partition(".")[0] in {"httpx", "openai"}]
+    libraries = [each for each in chain if type(each).__module__.partition(".")[0] in _LIBRARIES]
     sent = [getattr(getattr(each, "response", None), "status_code", None) for each in libraries]
     status = next((code for code in reversed(said) if code >= 300), None)
     return status if status != 500 or 500 in sent else next((code for code in sent if code), None)

@@ -1,10 +1,12 @@
 """What leaves on the wire and what comes back, for each backend, sync, async and streamed."""
 
 import asyncio
+import os
 import pickle
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from wire import KEY, Wire
 
 import arawn_llm
 from arawn_llm import Backend, errors
+from arawn_llm._providers import PROVIDERS, Provider
 
 BASES = {"anthropic": "", "openai": "/v1", "groq": "/openai/v1", "ollama": "", "custom": "/v1"}
 PATHS = {"anthropic": "/v1/messages", "ollama": "/api/chat", "groq": "/openai/v1/chat/completions"}
@@ -267,3 +270,61 @@ def test_the_environment_of_other_tools_changes_nothing(
     monkeypatch.setenv("USE_LITELLM_PROXY", "True")
     assert ask(make("openai")) == "Hello there"
     assert "leak" not in str(wire.seen[0][1]) and wire.seen[0][2]["model"] == "some-model"
+
+
+@each_backend
+def test_threads_share_a_backend(make: Any, wire: Wire, name: str) -> None:
+    backend = make(name)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: complete(backend), range(16))) == {"Hello there"}
+    assert len(wire.seen) == 16
+
+
+@each_backend
+def test_event_loops_one_after_another_share_a_backend(make: Any, name: str) -> None:
+    backend = make(name)
+    assert [acomplete(backend) for _ in range(3)] == ["Hello there"] * 3
+
+
+@each_backend
+def test_a_backend_works_after_a_fork(make: Any, name: str) -> None:
+    backend = make(name)
+    complete(backend)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if complete(backend) == "Hello there" else 1)
+    assert os.waitpid(child, 0)[1] == 0 and complete(backend) == "Hello there"
+
+
+def test_a_seventh_provider_is_one_row(make: Any, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Provider(
+        "acme", "Acme", "hosted_vllm/", "ACME_API_KEY", "acme_api_key", "https://acme.invalid/v1", "a-1"
+    )
+    monkeypatch.setitem(PROVIDERS, "acme", row)
+    assert make("acme", url=wire.origin + "/v1").complete("Hello").text == "Hello there"
+
+
+@each_way
+def test_bytes_that_drip_do_not_outlive_the_deadline(make: Any, wire: Wire, ask: Any) -> None:
+    wire.steps += [("drip", None)]
+    with pytest.raises(errors.BackendTimeoutError):
+        ask(make("custom"), timeout=1.0)
+
+
+@pytest.mark.parametrize(
+    ("image", "sent"),
+    [
+        pytest.param(b"\x89PNG\r\n\x1a\n", "data:image/png;base64,iVBORw0KGgo=", id="bytes"),
+        pytest.param("data:image/png;base64,AA==", "data:image/png;base64,AA==", id="data-uri"),
+        pytest.param("https://a.invalid/x.png", "https://a.invalid/x.png", id="url"),
+    ],
+)
+def test_an_image_is_sent_with_the_prompt(make: Any, wire: Wire, image: Any, sent: str) -> None:
+    make("openai").complete("What?", images=[image])
+    assert wire.seen[0][2]["messages"][0]["content"][1]["image_url"]["url"] == sent
+
+
+def test_what_is_no_image_is_refused_before_sending(make: Any, wire: Wire) -> None:
+    with pytest.raises(errors.InvalidRequestError):
+        make("openai").complete("What?", images=[b"not an image"])
+    assert wire.seen == []

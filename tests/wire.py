@@ -60,10 +60,26 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.stopped.wait(20)
             self.close_connection = True
             return None
+        if kind == "drip":
+            return self.drip()
         if not body.get("stream"):
             return self.answer(200, dialect.whole(body["model"], value))
         lines = list(dialect.pieces(body["model"], "Hello there" if kind != "text" else value))
         return self.pour(lines if kind == "text" else lines[:-3], kind, dialect.content_type)
+
+    def drip(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", "1000")
+        self.end_headers()
+        try:
+            for _ in range(100):
+                self.wfile.write(b" ")
+                if self.server.stopped.wait(0.1):
+                    break
+        except OSError:  # the client has left, as it should
+            pass
+        self.close_connection = True
 
     def pour(self, lines: list[str], kind: str, content_type: str) -> None:
         self.send_response(200)
