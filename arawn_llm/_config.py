@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import platformdirs
 from pydantic import BaseModel, ValidationError
 
-from arawn_llm import _schema, _toml, _trust
+from arawn_llm import _schema, _secrets, _toml, _trust
 from arawn_llm._providers import PROVIDERS
 from arawn_llm._schema import Agent, Embedding, MemoryProfile, OAuth, Profile
 from arawn_llm.errors import ConfigError, Problem
@@ -142,6 +142,7 @@ def found_config() -> Config:
 def reload() -> None:
     """Forget the configuration and the keys read so far; the next use reads them again."""
     found_config.cache_clear()
+    _secrets.KEYRING.forget()
 
 
 def user_folder() -> Path:

@@ -31,9 +31,11 @@ class Keyring:
     """Ask the system keyring, each name once in a process, and no more once it has failed.
 
     Attributes:
+        limit: Seconds to wait for one answer.
         failure: Why the keyring cannot be used; empty while it can.
     """
 
+    limit: float = KEYRING_LIMIT
     failure: str = ""
     _answers: dict[str, SecretStr | None] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -67,9 +69,9 @@ class Keyring:
 
         thread = threading.Thread(target=ask, name="arawn-keyring", daemon=True)
         thread.start()
-        thread.join(KEYRING_LIMIT)
+        thread.join(self.limit)
         if not answer:
-            self.failure = failure[0] if failure else f"no answer within {KEYRING_LIMIT:g} s"
+            self.failure = failure[0] if failure else f"no answer within {self.limit:g} s"
             _log.info("the system keyring is not used: %s", self.failure)
         return answer[0] if answer else None
 

@@ -65,12 +65,16 @@ def test_the_public_names_are_the_truth() -> None:
             {"litellm", "keyring", "openai"},
             id="get_backend",
         ),
-        pytest.param("import arawn_llm.cli", {"litellm", "pydantic", "keyring", "rich"}, id="command line"),
+        pytest.param(
+            "from arawn_llm.cli import arawn; arawn(['ask', '--help'], standalone_mode=False, prog_name='')",
+            {"litellm", "pydantic", "keyring"},
+            id="help",
+        ),
     ],
 )
 def test_nothing_heavy_is_imported_early(statement: str, heavy: set[str]) -> None:
     code = f"{statement}\nimport sys\nprint(*(m for m in {sorted(heavy)} if m in sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()[-1] == ""
 
 
 def test_a_backend_is_named_nowhere_but_in_its_row() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from arawn_llm import Backend, Completion, get_backend, load_config
+import arawn_llm
 
 
 @click.command(
@@ -25,8 +25,8 @@ from arawn_llm import Backend, Completion, get_backend, load_config
 @click.pass_obj
 def ask(given: dict[str, str | None], /, prompt: tuple[str, ...], agent: str | None, **options: Any) -> None:
     """Ask PROMPT; standard input is the prompt, or is appended to it."""
-    config = load_config(given["config"]) if given["config"] else None
-    backend = get_backend(given["backend"], agent=agent, model=given["model"], config=config)
+    config = arawn_llm.load_config(given["config"]) if given["config"] else None
+    backend = arawn_llm.get_backend(given["backend"], agent=agent, model=given["model"], config=config)
     text = _prompt(prompt)
     wanted: dict[str, Any] = {"system": options["system"], "images": options["attach"]}
     if options["as_json"] or options["no_stream"]:
@@ -50,7 +50,7 @@ def _prompt(words: tuple[str, ...]) -> str:
     return text
 
 
-def _stream(backend: Backend, text: str, wanted: dict[str, Any]) -> Completion:
+def _stream(backend: arawn_llm.Backend, text: str, wanted: dict[str, Any]) -> arawn_llm.Completion:
     with backend.stream(text, **wanted) as answer:
         try:
             for piece in answer:
@@ -62,7 +62,7 @@ def _stream(backend: Backend, text: str, wanted: dict[str, Any]) -> Completion:
     return answer.completion
 
 
-def _json(reply: Completion) -> str:
+def _json(reply: arawn_llm.Completion) -> str:
     fields = {name: getattr(reply, name) for name in ("text", "reasoning", "finish_reason")}
     fields |= {name: getattr(reply, name) for name in ("model", "backend", "profile", "cost")}
     fields["tool_calls"] = [asdict(call) for call in reply.tool_calls]

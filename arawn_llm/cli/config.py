@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from arawn_llm._config import trust_file
-
 
 @click.group()
 def config() -> None:
@@ -18,6 +16,8 @@ def config() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def trust(file: Path) -> None:
     """Allow a project's FILE what it asks for today: addresses, headers, parameters."""
+    from arawn_llm._config import trust_file
+
     demands = trust_file(file)
     for demand in demands:
         click.echo(f"allowed: {'.'.join(demand.key)} {demand.words}")
