@@ -180,7 +180,15 @@ def plan(
     """
     own = dict(options)
     system = own.pop("system", None) or target.system_prompt
-    messages = _messages.build_messages(prompt, system, own.pop("images", None) or ())
+    images = own.pop("images", None) or ()
+    if not target.provider.image_urls and any(
+        isinstance(image, str) and image.startswith(("http://", "https://")) for image in images
+    ):
+        raise errors.InvalidRequestError(
+            f"{target.provider.display_name} takes no image URLs",
+            hints=("download the image and give its path or its bytes",),
+        )
+    messages = _messages.build_messages(prompt, system, images)
     tools, model = own.pop("tools", None), own.pop("response_model", None)
     timeout = own.pop("timeout", None) or target.profile.timeout
     reserved = sorted(own.keys() & RESERVED_PARAMS.keys())

@@ -328,3 +328,9 @@ def test_what_is_no_image_is_refused_before_sending(make: Any, wire: Wire) -> No
     with pytest.raises(errors.InvalidRequestError):
         make("openai").complete("What?", images=[b"not an image"])
     assert wire.seen == []
+
+
+def test_an_image_url_that_the_backend_cannot_read_is_refused_before_sending(make: Any, wire: Wire) -> None:
+    with pytest.raises(errors.InvalidRequestError, match="no image URLs"):
+        make("ollama").complete("What?", images=["https://a.invalid/x.png"])
+    assert wire.seen == []
