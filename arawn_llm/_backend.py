@@ -18,6 +18,9 @@ from arawn_llm.errors import ArawnError, BackendError
 
 Prompt = str | Sequence[_messages.Message]
 
+# Filled by `arawn_llm.testing.use_backend` only: what stands in for a profile, "agent.NAME", or ("") for all.
+_stand_ins: dict[str, Backend] = {}
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -116,7 +119,7 @@ class Backend:
 
 def _send(call: _call.Call) -> Any:
     try:  # the token has no name in a frame of ours that an error passes through
-        return _litellm.complete(call.request, call.end, call.credential.token())
+        return _litellm.complete(call.request, call.end, call.token())
     except ArawnError:
         raise
     except Exception as exc:
@@ -125,7 +128,7 @@ def _send(call: _call.Call) -> Any:
 
 async def _asend(call: _call.Call) -> Any:
     try:
-        return await _litellm.acomplete(call.request, call.end, await call.credential.atoken())
+        return await _litellm.acomplete(call.request, call.end, await call.atoken())
     except ArawnError:
         raise
     except Exception as exc:
@@ -152,7 +155,12 @@ def get_backend(
     Raises:
         ConfigError: The file cannot be used, or nothing has that name.
     """
+    stand_in = _stand_ins.get(name or (f"agent.{agent}" if agent else "")) or _stand_ins.get("")
+    if stand_in is not None:
+        return stand_in
     target = resolve(config or found_config(), name, agent)
+    if target.name in _stand_ins:
+        return _stand_ins[target.name]
     if model:
         target = replace(target, model=model)
     return Backend(target, credential or KeyProvider(target))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from arawn_llm import _faults, _litellm, _messages, errors
 from arawn_llm._completion import Completion
@@ -28,6 +28,7 @@ class Call:
 
     Attributes:
         outer: What the caller was handling when it called; it explains nothing of this call.
+        _used: The tokens sent so far.
     """
 
     target: Target
@@ -37,9 +38,20 @@ class Call:
     timeout: float
     response_model: type[BaseModel] | None = None
     outer: BaseException | None = field(default=None, repr=False)
+    _used: list[SecretStr] = field(default_factory=list, repr=False)
+
+    def token(self) -> str:
+        """Give the token for one try, and remember it, to blank it out of what a server says."""
+        self._used.append(SecretStr(self.credential.token()))
+        return self._used[-1].get_secret_value()
+
+    async def atoken(self) -> str:
+        """Give the token for one try; the async twin of `token`."""
+        self._used.append(SecretStr(await self.credential.atoken()))
+        return self._used[-1].get_secret_value()
 
     def finish(self, response: Any) -> Completion:
-        """Turn LiteLLM's response into a completion, and parse it where a model was given.
+        """Turn LiteLLM's response into a completion.
 
         Raises:
             BackendServerError: The response holds no answer.
@@ -50,10 +62,18 @@ class Call:
         completion = _litellm.read_completion(response, price)
         if completion is None:
             raise self.error(errors.BackendServerError, f"{provider.display_name} answered without an answer")
+        return self.sign(completion)
+
+    def sign(self, completion: Completion) -> Completion:
+        """Say whose answer it is, and parse it where a model was given.
+
+        Raises:
+            ResponseFormatError: The answer does not fit `response_model`.
+        """
         completion = replace(
             completion,
             model=completion.model or self.target.model,
-            backend=provider.key,
+            backend=self.target.provider.key,
             profile=self.target.name,
         )
         if self.response_model is None or completion.tool_calls:
@@ -79,7 +99,8 @@ class Call:
 
     def error(self, kind: type[BackendError], message: str) -> BackendError:
         """Make an error that knows whom it is about and what to check."""
-        error = kind(message, hints=self.target.hints(kind, key_source=self.credential.source))
+        source = getattr(self.credential, "source", "the application's own token provider")
+        error = kind(message, hints=self.target.hints(kind, key_source=source))
         error.backend, error.profile, error.model = (
             self.target.provider.key,
             self.target.name,
@@ -125,12 +146,9 @@ class Call:
             return exact
         words = {errors.RateLimitError: "limits the rate", errors.InvalidRequestError: "refused the request"}
         status = f" ({fault.status_code})" if fault.status_code else ""
-        said = _faults.redact(fault.detail, [*_texts(self.request.messages), self.credential_text()])
+        used = [token.get_secret_value() for token in self._used]
+        said = _faults.redact(fault.detail, [*_texts(self.request.messages), *used])
         return f"{display} {words.get(fault.kind, 'failed to answer')}{status}" + (f": {said}" if said else "")
-
-    def credential_text(self) -> str:
-        """Give the key, only to be blanked out of what a server said."""
-        return self.credential.token()
 
     def delay(self, error: BackendError, attempt: int, *, refreshed: bool) -> float | None:
         """Say how many seconds to wait before the next try; None where another makes no sense.
@@ -206,8 +224,10 @@ def plan(
         else:
             params["response_format"] = {"type": "json_object"}
             messages = _messages.ask_for_json(messages, model)
-    model_name = target.provider.prefix + target.model
-    request = Request(model_name, target.base_url, messages, params, target.provider.sdk_client)
+    provider = target.provider
+    request = Request(
+        provider.prefix + target.model, target.base_url, messages, params, provider.sdk_client, provider.login
+    )
     end = time.monotonic() + timeout
     call = Call(target, credential, request, end, timeout, model, outer=sys.exception())
     _guard_context(call)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from arawn_llm import _deadline
@@ -31,13 +31,23 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Request:
-    """Hold one call without its key."""
+    """Hold one call without its key.
+
+    Attributes:
+        model: LiteLLM's model string.
+        base_url: The address without what LiteLLM appends.
+        messages: OpenAI-style messages.
+        params: LiteLLM's other parameters.
+        sdk_client: True where LiteLLM calls through the OpenAI SDK rather than plain httpx.
+        bearer: True where the key is a token that goes out as `Authorization: Bearer`, whatever it looks like.
+    """
 
     model: str
     base_url: str
     messages: list[dict[str, Any]] = field(repr=False)
     params: Mapping[str, Any] = field(repr=False)
     sdk_client: bool = False
+    bearer: bool = False
 
 
 @contextmanager
@@ -92,25 +102,54 @@ def _keep_to_our_address(proxy: Any) -> None:
 def _forget_clients() -> None:
     """Leave the parent's connections to the parent after a fork."""
     _http_client.cache_clear()
-    _sdk_client.cache_clear()
     load().in_memory_llm_clients_cache.flush_cache()
 
 
 @cache
-def _http_client() -> Any:
+def _http_client(bearer: bool) -> Any:
     """Make the process's sync client, which follows no redirect and keeps deadlines."""
     handler = load().HTTPHandler(follow_redirects=False)
     for transport in [handler.client._transport, *handler.client._mounts.values()]:
         if transport is not None:
             transport._pool._network_backend = _deadline.DeadlineNetwork(transport._pool._network_backend)
+    if bearer:
+        handler.client.event_hooks["request"].append(_send_as_bearer)
     return handler
 
 
-@lru_cache(maxsize=64)
-def _sdk_client(base_url: str, token: str) -> Any:
-    import openai
+def _async_http_client(bearer: bool) -> Any:
+    """Give this event loop's client, which follows no redirect; LiteLLM keeps and closes it."""
+    from litellm.llms.custom_httpx.http_handler import get_async_httpx_client
 
-    return openai.OpenAI(api_key=token, base_url=base_url, max_retries=0, http_client=_http_client().client)
+    hooks = {"request": [_asend_as_bearer]} if bearer else None
+    return get_async_httpx_client("arawn_llm", {"follow_redirects": False, "event_hooks": hooks})
+
+
+def _send_as_bearer(request: Any) -> None:
+    """Turn the key header into a bearer token; LiteLLM does so for tokens of one shape only."""
+    token = request.headers.pop("x-api-key", None)
+    if token is not None:
+        request.headers["authorization"] = f"Bearer {token}"
+
+
+async def _asend_as_bearer(request: Any) -> None:
+    _send_as_bearer(request)
+
+
+def _client(request: Request, token: str) -> Any:
+    handler = _http_client(request.bearer)
+    if not request.sdk_client:
+        return handler
+    return load().OpenAI(api_key=token, base_url=request.base_url, max_retries=0, http_client=handler.client)
+
+
+def _async_client(request: Request, token: str) -> Any:
+    handler = _async_http_client(request.bearer)
+    if not request.sdk_client:
+        return handler
+    return load().AsyncOpenAI(
+        api_key=token, base_url=request.base_url, max_retries=0, http_client=handler.client
+    )
 
 
 def _arguments(request: Request, timeout: float, *, stream: bool) -> dict[str, Any]:
@@ -140,8 +179,7 @@ def complete(request: Request, end: float, token: str, *, stream: bool = False) 
     """Ask, and give LiteLLM's answer, or its stream, within the deadline."""
     arguments = _arguments(request, end - time.monotonic(), stream=stream)
     with _deadline.deadline(end):
-        client = _sdk_client(request.base_url, token) if request.sdk_client else _http_client()
-        return load().completion(**arguments, api_key=token, client=client)
+        return load().completion(**arguments, api_key=token, client=_client(request, token))
 
 
 async def acomplete(request: Request, end: float, token: str, *, stream: bool = False) -> Any:
@@ -149,7 +187,8 @@ async def acomplete(request: Request, end: float, token: str, *, stream: bool = 
     arguments = _arguments(request, end - time.monotonic(), stream=stream)
     with _deadline.deadline(end):
         async with asyncio.timeout(end - time.monotonic()):
-            return await load().acompletion(**arguments, api_key=token)
+            client = _async_client(request, token)
+            return await load().acompletion(**arguments, api_key=token, client=client)
 
 
 def read_chunks(stream: Any, end: float) -> Iterator[Any]:

@@ -173,7 +173,7 @@ _ROWS = (
         env_var="ANTHROPIC_API_KEY",
         keyring_name="anthropic_api_key",
         base_url="https://api.anthropic.com",
-        model="claude-sonnet-4-5",
+        model="claude-sonnet-4-6",
         suffixes=_ANTHROPIC_SUFFIXES,
         params={"max_tokens": 8192},  # required by the Messages API; LiteLLM would say 64,000
     ),
@@ -238,7 +238,7 @@ _ROWS = (
         env_var="ANTHROPIC_AUTH_TOKEN",
         keyring_name="claude_oauth_token",
         base_url="https://api.anthropic.com",
-        model="claude-sonnet-4-5",
+        model="claude-sonnet-4-6",
         suffixes=_ANTHROPIC_SUFFIXES,
         login=True,
         params={"max_tokens": 8192},

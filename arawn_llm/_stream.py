@@ -95,8 +95,9 @@ class Stream(_Answer):
 
     def _first(self) -> Any:
         try:
-            credential, request = self._call.credential, self._call.request
-            self._source = _litellm.complete(request, self._call.end, credential.token(), stream=True)
+            self._source = _litellm.complete(
+                self._call.request, self._call.end, self._call.token(), stream=True
+            )
         except ArawnError:
             raise
         except Exception as exc:
@@ -153,9 +154,8 @@ class AsyncStream(_Answer):
 
     async def _first(self) -> Any:
         try:
-            credential, request = self._call.credential, self._call.request
             self._source = await _litellm.acomplete(
-                request, self._call.end, await credential.atoken(), stream=True
+                self._call.request, self._call.end, await self._call.atoken(), stream=True
             )
         except ArawnError:
             raise
