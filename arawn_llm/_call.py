@@ -72,7 +72,7 @@ class Call:
         """
         completion = replace(
             completion,
-            model=completion.model or self.target.model,
+            model=completion.model.removeprefix(self.target.provider.prefix) or self.target.model,
             backend=self.target.provider.key,
             profile=self.target.name,
         )
@@ -111,15 +111,19 @@ class Call:
     def translate(self, exc: BaseException, partial: str | None = None) -> BackendError:
         """Name what went wrong below; `partial` is the text that had come, None before a stream began."""
         fault = _faults.diagnose(exc, self.target.provider.overflow_texts, self.outer)
-        _faults.clean(exc, self.outer)
+        hidden = [*_texts(self.request.messages), *(token.get_secret_value() for token in self._used)]
+        fault = replace(fault, detail=_faults.redact(fault.detail, hidden))
+        _faults.clean(exc, self.outer, hidden)
         if partial is None:
             error = self.error(fault.kind, self._message(fault))
+            error.status_code = fault.status_code
         else:
             late = issubclass(fault.kind, errors.BackendTimeoutError) and time.monotonic() >= self.end
             kind = errors.StreamTimeoutError if late else errors.StreamInterruptedError
-            error = self.interrupted(partial, kind, self._message(fault))
-        error.status_code, error.retry_after = fault.status_code, fault.retry_after
-        error.request_id = fault.request_id
+            error = self.interrupted(partial, kind, fault.detail or self._message(fault))
+        if _is_refused_certificate(exc):
+            error.hints = (*error.hints, "the certificate was refused: SSL_CERT_FILE names your own authority")
+        error.retry_after, error.request_id = fault.retry_after, fault.request_id
         return error
 
     def interrupted(
@@ -146,9 +150,8 @@ class Call:
             return exact
         words = {errors.RateLimitError: "limits the rate", errors.InvalidRequestError: "refused the request"}
         status = f" ({fault.status_code})" if fault.status_code else ""
-        used = [token.get_secret_value() for token in self._used]
-        said = _faults.redact(fault.detail, [*_texts(self.request.messages), *used])
-        return f"{display} {words.get(fault.kind, 'failed to answer')}{status}" + (f": {said}" if said else "")
+        said = f": {fault.detail}" if fault.detail else ""
+        return f"{display} {words.get(fault.kind, 'failed to answer')}{status}{said}"
 
     def delay(self, error: BackendError, attempt: int, *, refreshed: bool) -> float | None:
         """Say how many seconds to wait before the next try; None where another makes no sense.
@@ -171,8 +174,8 @@ class Call:
         return wait if wait <= _LONGEST_WAIT and time.monotonic() + wait < self.end else None
 
 
-def _is_refused_certificate(error: BackendError) -> bool:
-    return any("Certificate" in type(each).__name__ for each in _faults.walk(error.__cause__))
+def _is_refused_certificate(exc: BaseException | None) -> bool:
+    return any("Cert" in type(each).__name__ for each in _faults.walk(exc))
 
 
 def _texts(value: Any) -> list[str]:
@@ -199,13 +202,7 @@ def plan(
     own = dict(options)
     system = own.pop("system", None) or target.system_prompt
     images = own.pop("images", None) or ()
-    if not target.provider.image_urls and any(
-        isinstance(image, str) and image.startswith(("http://", "https://")) for image in images
-    ):
-        raise errors.InvalidRequestError(
-            f"{target.provider.display_name} takes no image URLs",
-            hints=("download the image and give its path or its bytes",),
-        )
+    _refuse_unsupported(target, images, own.get("tool_choice"))
     messages = _messages.build_messages(prompt, system, images)
     tools, model = own.pop("tools", None), own.pop("response_model", None)
     timeout = own.pop("timeout", None) or target.profile.timeout
@@ -232,6 +229,23 @@ def plan(
     call = Call(target, credential, request, end, timeout, model, outer=sys.exception())
     _guard_context(call)
     return call
+
+
+def _refuse_unsupported(target: Target, images: Sequence[_messages.Image], tool_choice: object) -> None:
+    """Refuse what LiteLLM would drop in silence, or fetch by itself."""
+    provider = target.provider
+    for image in images:
+        scheme = image.partition("://")[0] + "://" if isinstance(image, str) else ""
+        if scheme in {"http://", "https://"} and scheme not in provider.image_urls:
+            raise errors.InvalidRequestError(
+                f"{provider.display_name} fetches no {scheme} images",
+                hints=("download the image and give its path or its bytes",),
+            )
+    if tool_choice not in (None, "auto") and not provider.tool_choice:
+        raise errors.InvalidRequestError(
+            f"{provider.display_name} knows no tool_choice",
+            hints=("leave it out, and give only the tools that may be called",),
+        )
 
 
 def default_params(target: Target) -> dict[str, Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from arawn_llm._litellm import NO_KEY
 from arawn_llm._resolve import Target
 from arawn_llm._secrets import KEYRING, FoundKey, find_key
 from arawn_llm.errors import LoginRequiredError, MissingCredentialError
-
-NO_KEY = "no-key"  # sent to a server that wants none, so that LiteLLM looks for no other
 
 
 class TokenProvider(Protocol):

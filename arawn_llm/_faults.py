@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
 
 from arawn_llm import errors
 from arawn_llm.errors import BackendError
@@ -30,7 +34,9 @@ _BROKEN = {
 }
 _BROKEN |= {"BrokenPipeError", "ClientOSError"}
 _TIMEOUT = {"ReadTimeout", "WriteTimeout", "PoolTimeout", "TimeoutError", "Timeout", "APITimeoutError"}
+_CLIENTS = ("litellm.llms", "openai")
 _LIBRARIES = {"httpx", "openai"}  # their exceptions hold the response that came
+_LONGEST_ARG = 2000  # characters kept of what an exception from below says
 _NO_ANSWER = {"JSONDecodeError", "APIResponseValidationError", "ClientPayloadError"}
 
 _BY_STATUS: dict[int, type[BackendError]] = {
@@ -66,13 +72,14 @@ def diagnose(exc: BaseException, overflow_texts: Sequence[str], outer: BaseExcep
     status = _status(chain)
     detail = _detail(chain)
     kind, real_status = _kind(names, status, detail.lower(), overflow_texts)
+    told_in_stream = "MidStreamFallbackError" in names and not names & _NO_ANSWER
     headers = _headers(chain)
     return Fault(
         kind=kind,
         status_code=status if real_status else None,
         retry_after=_seconds(headers.get("retry-after")),
         request_id=headers.get("x-request-id") or headers.get("request-id"),
-        detail=detail if real_status else "",
+        detail=detail if real_status or told_in_stream else "",
     )
 
 
@@ -100,9 +107,10 @@ def _kind(
         (names & _NO_ANSWER, errors.BackendServerError, False),
         (too_long or "ContextWindowExceededError" in names, errors.ContextWindowError, True),
         ("UnsupportedParamsError" in names, errors.InvalidRequestError, True),
+        (300 <= (status or 0) < 400, errors.InvalidRequestError, True),
         (no_status, errors.BackendServerError, False),
         (status in _BY_STATUS, _BY_STATUS.get(status or 0, BackendError), True),
-        (300 <= (status or 0) < 500, errors.InvalidRequestError, True),
+        (400 <= (status or 0) < 500, errors.InvalidRequestError, True),
     )
     found = ((kind, real) for holds, kind, real in order if holds)
     return next(found, (errors.BackendServerError, True))
@@ -121,10 +129,13 @@ def walk(exc: BaseException | None, outer: BaseException | None = None) -> Itera
         pending += [getattr(each, "original_exception", None), each.__cause__, each.__context__]
 
 
-def clean(exc: BaseException, outer: BaseException | None) -> None:
-    """Take prompt and key out of what an exception carries: debug text, request headers, frames' locals."""
+def clean(exc: BaseException, outer: BaseException | None, hidden: Sequence[str]) -> None:
+    """Take prompt and key out of what an exception carries: words, debug text, headers, frames' locals."""
     for each in walk(exc, outer):
         traceback.clear_frames(each.__traceback__)
+        each.args = tuple(_redact_words(arg, hidden) for arg in each.args)
+        if hasattr(each, "message"):
+            each.message = _redact_words(each.message, hidden)  # pyright: ignore[reportAttributeAccessIssue]
         if getattr(each, "litellm_debug_info", None):
             each.litellm_debug_info = None  # type: ignore[attr-defined]
         request = getattr(getattr(each, "response", None), "request", None) or each.__dict__.get("_request")
@@ -132,6 +143,11 @@ def clean(exc: BaseException, outer: BaseException | None) -> None:
             for name in ("authorization", "x-api-key"):
                 if holder is not None and name in getattr(holder, "headers", {}):
                     del holder.headers[name]
+
+
+def _redact_words(words: Any, hidden: Sequence[str]) -> Any:
+    text = words.decode("utf-8", "replace") if isinstance(words, bytes) else words
+    return redact(text, hidden, _LONGEST_ARG) if isinstance(text, str) else text
 
 
 def _headers(chain: list[BaseException]) -> dict[str, str]:
@@ -148,24 +164,41 @@ def _headers(chain: list[BaseException]) -> dict[str, str]:
 
 
 def _seconds(value: str | None) -> float | None:
-    return float(value) if value and re.fullmatch(r"\d{1,6}(\.\d+)?", value) else None
+    """Read Retry-After: seconds, or a date (RFC 9110, section 10.2.3)."""
+    if value and re.fullmatch(r"\d{1,6}(\.\d+)?", value):
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value or "").timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _detail(chain: list[BaseException]) -> str:
     """Dig the provider's own sentence out of the JSON that LiteLLM keeps in its message."""
-    for each in reversed(chain):
-        text = str(getattr(each, "message", "") or "")
-        body = text[text.find("{") :] if "{" in text else ""
-        try:
-            said = json.JSONDecoder().raw_decode(body)[0]
-        except ValueError:
-            continue
+    texts = [str(getattr(each, "message", "") or "") for each in reversed(chain)]
+    for text in texts:
+        said = _body(text)
         error = said.get("error", said) if isinstance(said, dict) else said
         words = error.get("message") if isinstance(error, dict) else error
         if isinstance(words, str):
             return words
-    message = str(getattr(chain[0], "message", "") or "")
-    return message.partition(" - ")[2] or message.partition(": ")[2]
+    # LiteLLM keeps the plain words of an error in a stream in the exception of the provider's client.
+    clients = [each for each in reversed(chain) if type(each).__module__.startswith(_CLIENTS)]
+    plain = next((str(getattr(each, "message", "")) for each in clients), "")
+    return plain or texts[-1].partition(" - ")[2] or texts[-1].partition(": ")[2]
+
+
+def _body(text: str) -> object:
+    """Read the JSON object, or the Python one that LiteLLM made of it, within a message."""
+    body = text[text.find("{") :] if "{" in text else ""
+    try:
+        return json.JSONDecoder().raw_decode(body)[0]
+    except ValueError:
+        pass
+    try:
+        return ast.literal_eval(body.rstrip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def redact(text: str, hidden: Sequence[str], width: int = 300) -> str:

@@ -25,6 +25,7 @@ _IMPORT_SWITCHES = {
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
     "LITELLM_MODE": "PRODUCTION",
 }
+NO_KEY = "no-key"  # stands for none, so that LiteLLM looks for no other; it is not sent
 _COUNTING_MODEL = "gpt-4"  # its tokenizer is packaged with LiteLLM; others would be downloaded
 _lock = threading.Lock()
 
@@ -84,6 +85,9 @@ def load() -> Any:
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
         logger = logging.getLogger(name)
         logger.setLevel(max(logger.level, logging.ERROR))
+    # Says each prompt at level DEBUG.
+    openai_logger = logging.getLogger("openai._base_client")
+    openai_logger.setLevel(openai_logger.level or logging.INFO)
     _keep_to_our_address(litellm.LiteLLMProxyChatConfig)
     os.register_at_fork(after_in_child=_forget_clients)
     return litellm
@@ -112,8 +116,7 @@ def _http_client(bearer: bool) -> Any:
     for transport in [handler.client._transport, *handler.client._mounts.values()]:
         if transport is not None:
             transport._pool._network_backend = _deadline.DeadlineNetwork(transport._pool._network_backend)
-    if bearer:
-        handler.client.event_hooks["request"].append(_send_as_bearer)
+    handler.client.event_hooks["request"].append(_send_as_bearer if bearer else _send_no_placeholder)
     return handler
 
 
@@ -121,7 +124,7 @@ def _async_http_client(bearer: bool) -> Any:
     """Give this event loop's client, which follows no redirect; LiteLLM keeps and closes it."""
     from litellm.llms.custom_httpx.http_handler import get_async_httpx_client
 
-    hooks = {"request": [_asend_as_bearer]} if bearer else None
+    hooks = {"request": [_asend_as_bearer if bearer else _asend_no_placeholder]}
     return get_async_httpx_client("arawn_llm", {"follow_redirects": False, "event_hooks": hooks})
 
 
@@ -132,8 +135,17 @@ def _send_as_bearer(request: Any) -> None:
         request.headers["authorization"] = f"Bearer {token}"
 
 
+def _send_no_placeholder(request: Any) -> None:
+    if request.headers.get("authorization") == f"Bearer {NO_KEY}":
+        del request.headers["authorization"]
+
+
 async def _asend_as_bearer(request: Any) -> None:
     _send_as_bearer(request)
+
+
+async def _asend_no_placeholder(request: Any) -> None:
+    _send_no_placeholder(request)
 
 
 def _client(request: Request, token: str) -> Any:

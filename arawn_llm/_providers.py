@@ -34,7 +34,8 @@ class Provider:
         key_required: False where a server may be open.
         login: True where the credential is the bearer token of a login, not an API key.
         sdk_client: True where LiteLLM calls through the OpenAI SDK rather than plain httpx.
-        image_urls: False where the API takes image bytes only.
+        image_urls: The beginnings of image addresses that the API itself fetches; others would be fetched here.
+        tool_choice: False where the API knows no tool_choice.
         schema_models: Model-name prefixes that take a JSON schema; empty means all.
         context_param: The parameter that sets the context window for each call.
         params: Parameters sent with every call.
@@ -55,7 +56,8 @@ class Provider:
     key_required: bool = True
     login: bool = False
     sdk_client: bool = False
-    image_urls: bool = True
+    image_urls: tuple[str, ...] = ("https://", "http://")
+    tool_choice: bool = True
     schema_models: tuple[str, ...] = ()
     context_param: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -107,7 +109,6 @@ HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = MappingProxyType(
         errors.BackendConnectionError: (
             "is base_url = {base_url} right, and is this machine online?",
             "does a proxy or firewall stand between (HTTPS_PROXY, NO_PROXY)?",
-            "if the certificate was refused: SSL_CERT_FILE names your own authority",
         ),
         errors.BackendTimeoutError: (
             "give it longer: timeout = … (seconds) in {place}",
@@ -159,7 +160,6 @@ _OLLAMA_HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = {
 _CUSTOM_HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = {
     errors.BackendConnectionError: (
         "is the server running, and is base_url = {base_url} its address, /v1 included?",
-        "if the certificate was refused: SSL_CERT_FILE names your own authority",
     ),
 }
 
@@ -175,6 +175,7 @@ _ROWS = (
         base_url="https://api.anthropic.com",
         model="claude-sonnet-4-6",
         suffixes=_ANTHROPIC_SUFFIXES,
+        image_urls=("https://",),
         params={"max_tokens": 8192},  # required by the Messages API; LiteLLM would say 64,000
     ),
     Provider(
@@ -212,7 +213,8 @@ _ROWS = (
         suffixes=("/v1/chat/completions", "/api/chat", "/v1", "/api"),
         capabilities=_CHAT | {"embeddings"},
         key_required=False,
-        image_urls=False,
+        image_urls=(),
+        tool_choice=False,
         context_param="num_ctx",
         # A known price keeps LiteLLM from asking the server for /api/show on the side.
         params={"input_cost_per_token": 0, "output_cost_per_token": 0},
@@ -240,6 +242,7 @@ _ROWS = (
         base_url="https://api.anthropic.com",
         model="claude-sonnet-4-6",
         suffixes=_ANTHROPIC_SUFFIXES,
+        image_urls=("https://",),
         login=True,
         params={"max_tokens": 8192},
     ),

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from arawn_llm._config import DEFAULT, Config
 from arawn_llm._providers import HINTS, PROVIDERS, Provider
 from arawn_llm._schema import Profile, nearest
-from arawn_llm.errors import ArawnError, ConfigError, ProfileNotFoundError
+from arawn_llm.errors import ArawnError, ProfileNotFoundError, UntrustedFileError
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def resolve(config: Config, name: str | None = None, agent: str | None = None) -
 
     Raises:
         ProfileNotFoundError: Nothing has that name; says what there is.
-        ConfigError: A file that was merely found wants to send a key elsewhere.
+        UntrustedFileError: A file that was merely found wants to send a key elsewhere.
     """
     asked = config.agents.get(agent) if agent else None
     if name is not None:
@@ -140,7 +140,7 @@ def _target(config: Config, name: str, trail: str, system_prompt: str | None) ->
 def _refuse_untrusted(config: Config, table: tuple[str, ...]) -> None:
     problems = config.untrusted(table)
     if problems:
-        raise ConfigError(
+        raise UntrustedFileError(
             problems,
             hints=(
                 f"if you trust this file: arawn config trust {problems[0].path}",

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from dataclasses import dataclass, field
+from functools import cache
 
 from pydantic import SecretStr
 
@@ -15,6 +16,7 @@ from arawn_llm.errors import CredentialError
 SERVICE = "arawn"
 KEYRING_LIMIT = 3.0  # seconds; a frozen keyring daemon never answers
 
+_FILE = "the configuration file"
 _log = logging.getLogger("arawn_llm")
 
 
@@ -97,16 +99,18 @@ def find_key(keyring_name: str, env_var: str, profile: str, file_key: SecretStr 
         _found(KEYRING.get(own), f"the keyring ({SERVICE}, {own})")
         or _found(KEYRING.get(keyring_name), f"the keyring ({SERVICE}, {keyring_name})")
         or _found(SecretStr(os.environ.get(env_var, "")), f"the environment ({env_var})")
-        or _found(file_key, "the configuration file")
+        or _found(file_key, _FILE)
     )
-    if found and found.value is not None and found.source == "the configuration file":
-        _log.warning(
-            'the key of profile "%s" stands in a file; the keyring is safer: keyring set %s %s',
-            profile,
-            SERVICE,
-            keyring_name,
-        )
+    if found and found.source == _FILE:
+        _warn_of_file_key(profile, keyring_name)
     return found
+
+
+@cache
+def _warn_of_file_key(profile: str, keyring_name: str) -> None:
+    """Say it once in a process."""
+    words = 'the key of profile "%s" stands in a file; the keyring is safer: keyring set %s %s'
+    _log.warning(words, profile, SERVICE, keyring_name)
 
 
 def _found(secret: SecretStr | None, source: str) -> FoundKey | None:

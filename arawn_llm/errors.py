@@ -2,7 +2,8 @@
 
 ArawnError
 ├─ ConfigError                     path, line, and every problem found
-│  └─ ProfileNotFoundError         what there is, and the nearest name
+│  ├─ ProfileNotFoundError         what there is, and the nearest name
+│  └─ UntrustedFileError           the file, the host, and the command that allows it
 ├─ CredentialError
 │  ├─ MissingCredentialError       the places looked in, and the command that mends it
 │  └─ LoginRequiredError           run `arawn auth`
@@ -48,6 +49,7 @@ __all__ = [
     "ResponseFormatError",
     "StreamInterruptedError",
     "StreamTimeoutError",
+    "UntrustedFileError",
 ]
 
 
@@ -103,6 +105,10 @@ class ConfigError(ArawnError):
 
 class ProfileNotFoundError(ConfigError):
     """No profile has the name asked for."""
+
+
+class UntrustedFileError(ConfigError):
+    """A file that was merely found in a project wants to send a key elsewhere."""
 
 
 class CredentialError(ArawnError):

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 import arawn_llm
+from arawn_llm import Backend
+from arawn_llm.testing import Simulator
 
 KEYS = ("ANTHROPIC", "OPENAI", "GROQ", "OLLAMA", "LLM", "ARAWN", "LITELLM", "HTTP", "http", "ALL_PROXY")
+OURS = {"127.0.0.1", "localhost", "::1", None}
+Make = Callable[..., Backend]
 
 
 @pytest.fixture(autouse=True)
@@ -27,19 +31,20 @@ def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     arawn_llm.reload()
 
 
-@pytest.fixture(autouse=True, scope="session")
-def only_loopback() -> Iterator[None]:
-    """Refuse every look-up of a name that is not this machine's."""
-    original = socket.getaddrinfo
+@pytest.fixture(autouse=True)
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """Refuse every look-up of a name that is not this machine's; a test that wants one empties the list."""
+    original, names = socket.getaddrinfo, []
 
     def guarded(host: object, *args: object, **kwargs: object) -> object:
-        if host not in {"127.0.0.1", "localhost", "::1", None}:
+        if host not in OURS:
+            names.append(host)
             raise socket.gaierror(socket.EAI_NONAME, "no network in tests")
         return original(host, *args, **kwargs)  # type: ignore[arg-type]
 
-    socket.getaddrinfo = guarded  # type: ignore[assignment]
-    yield
-    socket.getaddrinfo = original
+    monkeypatch.setattr(socket, "getaddrinfo", guarded)
+    yield names
+    assert names == [], "looked up a name beyond this machine"
 
 
 @pytest.fixture
@@ -53,3 +58,30 @@ def write(private_home: Path) -> Callable[[str, str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Simulator]]:
+    """Start a simulator: `serve("groq", models=["a"])`."""
+    started: list[Simulator] = []
+
+    def serve(backend: str, **options: object) -> Simulator:
+        started.append(Simulator(backend, **options))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield serve
+    for server in started:
+        server.close()
+
+
+@pytest.fixture
+def make(write: Callable[[str, str], Path]) -> Make:
+    """Make a backend for a simulator or an address: `make("groq", server, "retry_max = 0")`."""
+
+    def make(backend: str, server: Simulator | str, lines: str = "", model: str = "some-model") -> Backend:
+        url, key = (server, "a-key-1234") if isinstance(server, str) else (server.base_url, server.key)
+        head = f'[llm]\nbackend = "{backend}"\nmodel = "{model}"\nbase_url = "{url}"\napi_key = "{key}"\n'
+        path = write(f"{backend}.toml", f"{head}retry_backoff_ms = 1\n{lines}\n")
+        return arawn_llm.get_backend(config=arawn_llm.load_config(path))
+
+    return make

@@ -2,62 +2,104 @@
 
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from wire import KEY, Wire
+
+from arawn_llm.testing import KEY, Fault, Reply, Simulator
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Write = Callable[[str, str], Path]
+ARAWN = [sys.executable, "-c", "from arawn_llm.cli import main; main()"]
+HELLO = Reply("Hello there")
 
 
 @pytest.fixture
-def wire() -> Iterator[Wire]:
-    server = Wire()
-    yield server
-    server.stop()
+def claude(serve: Callable[..., Simulator]) -> Simulator:
+    return serve("anthropic")
 
 
 @pytest.fixture
-def run(write: Callable[[str, str], Path], wire: Wire) -> Run:
+def ollama(serve: Callable[..., Simulator]) -> Simulator:
+    return serve("ollama")
+
+
+@pytest.fixture
+def environment(write: Write, claude: Simulator, ollama: Simulator) -> dict[str, str]:
     write(
         "xdg/arawn/config.toml",
-        f'[llm]\nbackend = "anthropic"\nmodel = "m"\nbase_url = "{wire.origin}"\nretry_max = 0\n'
-        f'[llm.local]\nbackend = "ollama"\nmodel = "llama3"\nbase_url = "{wire.origin}"\n'
-        '[llm.gone]\nbackend = "ollama"\nbase_url = "http://127.0.0.1:9"\nretry_max = 0\n',
+        f'[llm]\nbackend = "anthropic"\nmodel = "m"\nbase_url = "{claude.base_url}"\nretry_max = 0\n'
+        f'[llm.local]\nbackend = "ollama"\nmodel = "llama3"\nbase_url = "{ollama.base_url}"\n'
+        '[llm.gone]\nbackend = "ollama"\nbase_url = "http://127.0.0.1:9"\nretry_max = 0\n'
+        '[agent.summarizer]\nllm = "local"\nsystem_prompt = "Be brief."\n',
     )
+    return os.environ | {"ANTHROPIC_API_KEY": KEY}
 
-    def run(*words: str, key: str = KEY, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-c", "from arawn_llm.cli import main; main()", *words]
-        environment = os.environ | ({"ANTHROPIC_API_KEY": key} if key else {})
+
+@pytest.fixture
+def run(environment: dict[str, str]) -> Run:
+    def run(*words: str, stdin: str = "", **changed: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            command, input=stdin, env=environment, capture_output=True, text=True, timeout=60, check=False
+            [*ARAWN, *words],
+            input=stdin,
+            env=environment | changed,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
     return run
 
 
-def test_an_answer_is_printed_and_nothing_else(run: Run) -> None:
+def test_an_answer_is_printed_and_nothing_else(run: Run, claude: Simulator) -> None:
+    claude.script(HELLO)
     done = run("ask", "Hello")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Hello there\n", "")
 
 
-def test_standard_input_is_appended(run: Run, wire: Wire) -> None:
-    assert run("--backend", "ollama", "ask", "Review", "--usage", stdin="a diff").returncode == 0
-    path, _, body = wire.seen[0]
-    assert (path, body["messages"][-1]["content"]) == ("/api/chat", "Review\n\na diff")
+def test_standard_input_is_appended(run: Run, ollama: Simulator) -> None:
+    done = run("--backend", "ollama", "ask", "Review", "--usage", stdin="a diff")
+    assert done.returncode == 0 and "3 tokens in, 2 out, cost $0" in done.stderr
+    assert ollama.requests[0].body["messages"][-1]["content"] == "Review\n\na diff"
 
 
-def test_json_is_json(run: Run) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-b", "local", "-m", "other", "ask", "-s", "Be brief.", "Hello"],
+        ["ask", "--backend", "local", "--model", "other", "--system", "Be brief.", "Hello"],
+        ["ask", "--agent", "summarizer", "--model", "other", "Hello"],
+    ],
+)
+def test_options_stand_before_or_behind_the_command(run: Run, ollama: Simulator, words: list[str]) -> None:
+    assert run(*words).returncode == 0
+    body = ollama.requests[0].body
+    assert (body["model"], body["messages"][0]["content"]) == ("other", "Be brief.")
+
+
+def test_an_image_is_attached(run: Run, claude: Simulator, write: Write) -> None:
+    path = write("cat.png", "")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert run("ask", "-a", str(path), "What?").returncode == 0
+    assert "image/png" in str(claude.requests[0].body)
+
+
+def test_json_is_json(run: Run, claude: Simulator) -> None:
+    claude.script(HELLO)
     reply = json.loads(run("ask", "Hello", "--json").stdout)
     assert (reply["text"], reply["usage"]) == ("Hello there", {"input_tokens": 3, "output_tokens": 2})
 
 
 @pytest.mark.parametrize("way", [[], ["--no-stream"]])
-def test_the_three_messages_are_exact(run: Run, wire: Wire, way: list[str]) -> None:
-    wire.steps += [("status", (401, "invalid x-api-key", {})), ("status", (404, "model: m", {}))]
+def test_the_three_messages_are_exact(run: Run, claude: Simulator, way: list[str]) -> None:
+    claude.script(Fault(status=401), Fault(status=404))
     for words, first in [
         (["ask", "Hello", *way], 'Error: Authentication failed for backend "anthropic"'),
         (["ask", "Hello", *way], 'Error: Model "m" not available'),
@@ -69,22 +111,69 @@ def test_the_three_messages_are_exact(run: Run, wire: Wire, way: list[str]) -> N
         assert lines[2].startswith("  1. ") and KEY not in done.stderr
 
 
-def test_a_missing_key_names_the_places_and_the_mend(run: Run, wire: Wire) -> None:
-    done = run("ask", "Hello", key="")
+def test_ctrl_c_keeps_what_was_printed(environment: dict[str, str], claude: Simulator) -> None:
+    claude.script(Fault("stall"))
+    process = subprocess.Popen([*ARAWN, "ask", "Hello"], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.read(11) == "Hello there"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130 and claude.requests[0].left.wait(5)
+    process.stdout.close()
+
+
+def test_a_closed_pipe_ends_quietly(environment: dict[str, str], claude: Simulator) -> None:
+    claude.script(Reply("word " * 50_000))
+    command = f"{sys.executable} -c 'from arawn_llm.cli import main; main()' ask Hello | head -c 4"
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("word", "")
+
+
+def test_a_missing_key_names_the_places_and_the_mend(run: Run, claude: Simulator) -> None:
+    done = run("ask", "Hello", ANTHROPIC_API_KEY="")
     assert done.returncode == 4 and "ANTHROPIC_API_KEY" in done.stderr
-    assert "keyring set arawn anthropic_api_key" in done.stderr and wire.seen == []
+    assert "keyring set arawn anthropic_api_key" in done.stderr and claude.requests == []
 
 
-def test_usage_and_configuration_have_their_codes(run: Run, write: Callable[[str, str], Path]) -> None:
+def test_usage_and_configuration_have_their_codes(run: Run, write: Write) -> None:
     assert run("ask").returncode == 2
     assert run("ask", "--nonsense").returncode == 2
     assert run("--backend", "nobody", "ask", "Hello").returncode == 3
     assert run("--config", str(write("bad.toml", "[llm")), "ask", "Hello").returncode == 3
 
 
-def test_trust_is_given_by_a_command(run: Run, write: Callable[[str, str], Path]) -> None:
+def test_without_a_file_a_backend_key_is_enough(run: Run, tmp_path: Path) -> None:
+    done = run("--backend", "ollama", "ask", "Hello", XDG_CONFIG_HOME=str(tmp_path), OLLAMA_HOST="x")
+    assert done.returncode == 1 and "Cannot connect to Ollama at http://localhost:11434" in done.stderr
+
+
+def test_trust_is_given_by_a_command(run: Run, write: Write) -> None:
     path = write("work/arawn.toml", '[llm]\nbase_url = "https://corp.invalid"\n')
     refused = run("ask", "Hello")
     assert refused.returncode == 3 and f"arawn config trust {path}" in refused.stderr
     assert "corp.invalid" in run("config", "trust", str(path)).stdout
     assert run("ask", "Hello").returncode == 1
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 1), ("n", 130)])
+def test_at_a_terminal_an_untrusted_file_is_asked_about(
+    environment: dict[str, Any], write: Write, answer: str, code: int
+) -> None:
+    write("work/arawn.toml", '[llm]\nbase_url = "https://corp.invalid"\n')
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*ARAWN, "ask", "Hello"], env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    screen = ""
+    while "Allow this file" not in screen:
+        screen += os.read(ours, 1024).decode()
+    os.write(ours, f"{answer}\n".encode())
+    assert process.wait(60) == code and "corp.invalid" in screen
+    os.close(ours)
+
+
+def test_the_demo_does_what_it_should_without_key_or_network(run: Run) -> None:
+    done = run("demo", ANTHROPIC_API_KEY="a-real-key", OPENAI_API_KEY="another")
+    assert done.returncode == 0 and "simulated" in done.stdout and done.stderr == ""
+    for word in ("anthropic", "openai", "groq", "ollama", "custom", "agent.summarizer.llm -> llm.local"):
+        assert word in done.stdout
+    assert 'Error: Authentication failed for backend "anthropic"' in done.stdout

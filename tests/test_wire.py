@@ -1,336 +1,354 @@
 """What leaves on the wire and what comes back, for each backend, sync, async and streamed."""
 
 import asyncio
+import contextlib
 import os
-import pickle
-import socket
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Make
 from pydantic import BaseModel
-from wire import KEY, Wire
+from ways import BACKENDS, PROMPT, Ask, acomplete, complete, each_backend, each_way, each_whole, stream
 
 import arawn_llm
 from arawn_llm import Backend, errors
 from arawn_llm._providers import PROVIDERS, Provider
+from arawn_llm.testing import KEY, Reply, Simulator
 
-BASES = {"anthropic": "", "openai": "/v1", "groq": "/openai/v1", "ollama": "", "custom": "/v1"}
+Serve = Callable[..., Simulator]
 PATHS = {"anthropic": "/v1/messages", "ollama": "/api/chat", "groq": "/openai/v1/chat/completions"}
-NAMES = {"anthropic": "Anthropic", "openai": "OpenAI", "groq": "Groq", "ollama": "Ollama"}
-PROMPT = "a prompt that no message repeats"
-
-
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    server = Wire()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def make(wire: Wire, tmp_path: Path) -> Callable[..., Backend]:
-    def make(backend: str, lines: str = "", url: str | None = None) -> Backend:
-        address = url or wire.origin + BASES[backend]
-        path = tmp_path / f"{backend}.toml"
-        path.write_text(
-            f'[llm]\nbackend = "{backend}"\nmodel = "some-model"\nbase_url = "{address}"\n'
-            f'api_key = "{KEY}"\nretry_backoff_ms = 1\n{lines}\n'
-        )
-        return arawn_llm.get_backend(config=arawn_llm.load_config(path))
-
-    return make
-
-
-def complete(backend: Backend, **options: Any) -> str:
-    return backend.complete(PROMPT, **options).text
-
-
-def acomplete(backend: Backend, **options: Any) -> str:
-    async def ask() -> str:
-        try:
-            return (await backend.acomplete(PROMPT, **options)).text
-        finally:
-            await arawn_llm.aclose()
-
-    return asyncio.run(ask())
-
-
-def stream(backend: Backend, **options: Any) -> str:
-    with backend.stream(PROMPT, **options) as answer:
-        text = "".join(answer)
-    assert answer.completion.text == text
-    return text
-
-
-def astream(backend: Backend, **options: Any) -> str:
-    async def ask() -> str:
-        try:
-            async with backend.astream(PROMPT, **options) as answer:
-                text = "".join([piece async for piece in answer])
-        finally:
-            await arawn_llm.aclose()
-        assert answer.completion.text == text
-        return text
-
-    return asyncio.run(ask())
-
-
-each_backend = pytest.mark.parametrize("name", list(BASES))
-each_way = pytest.mark.parametrize("ask", [complete, acomplete, stream, astream])
-each_stream = pytest.mark.parametrize("ask", [stream, astream])
 
 
 @each_backend
 @each_way
-def test_an_answer_comes_back(make: Any, wire: Wire, name: str, ask: Any) -> None:
-    assert ask(make(name)) == "Hello there"
-    path, headers, body = wire.seen[0]
-    assert path == PATHS.get(name, "/v1/chat/completions")
-    assert body["model"] == "some-model" and len(wire.seen) == 1
-    sent = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
-    assert sent == KEY and not ("x-api-key" in headers and "authorization" in headers)
-
-
-@each_backend
-def test_usage_and_names_are_kept(make: Any, name: str) -> None:
-    reply = make(name).complete("Hello")
-    assert (reply.usage.input_tokens, reply.usage.output_tokens) == (3, 2)
-    assert (reply.backend, reply.profile, reply.finish_reason) == (name, "default", "stop")
-
-
-@each_backend
-def test_defaults_of_the_profile_apply_and_are_overridden(make: Any, wire: Wire, name: str) -> None:
-    backend = make(name, 'system_prompt = "Be brief."\ntemperature = 0.25\nheaders = { X-Team = "a" }')
-    backend.complete("Hello")
-    backend.complete("Hello", temperature=0.75)
-    first, second = wire.seen[0][2], wire.seen[1][2]
-    assert "Be brief." in str(first) and wire.seen[0][1]["x-team"] == "a"
-    assert [body.get("options", body)["temperature"] for body in (first, second)] == [0.25, 0.75]
-
-
-STATUSES = [
-    pytest.param(401, "bad key", errors.AuthenticationError, id="401"),
-    pytest.param(403, "not allowed", errors.AuthenticationError, id="403"),
-    pytest.param(404, "model not found", errors.ModelNotAvailableError, id="404"),
-    pytest.param(400, "no such field", errors.InvalidRequestError, id="400"),
-    pytest.param(413, "too large", errors.InvalidRequestError, id="413"),
-    pytest.param(429, "slow down", errors.RateLimitError, id="429"),
-    pytest.param(500, "oops", errors.BackendServerError, id="500"),
-    pytest.param(502, "oops", errors.BackendServerError, id="502"),
-    pytest.param(503, "oops", errors.BackendServerError, id="503"),
-    pytest.param(529, "overloaded", errors.BackendServerError, id="529"),
-]
-
-
-@each_backend
-@each_way
-@pytest.mark.parametrize(("code", "words", "kind"), STATUSES)
-def test_a_status_becomes_its_error(
-    make: Any, wire: Wire, name: str, ask: Any, code: int, words: str, kind: Any
-) -> None:
-    wire.steps += [("status", (code, f"{words}: {PROMPT} {KEY}", {}))]
-    with pytest.raises(errors.BackendError) as caught:
-        ask(make(name, "retry_max = 0"))
-    error = caught.value
-    assert type(error) is kind and error.status_code == code and error.hints
-    assert (error.backend, error.model, error.profile) == (name, "some-model", "default")
-    shown = str(error) + repr(error) + str(error.hints) + repr(vars(error))
-    assert KEY not in shown and PROMPT not in shown
-    assert KEY.encode() not in pickle.dumps(error)
-    assert type(pickle.loads(pickle.dumps(error))) is kind
-
-
-@pytest.mark.parametrize("ask", [complete, stream])
-def test_no_frame_of_a_traceback_holds_the_key(make: Any, wire: Wire, ask: Any) -> None:
-    wire.steps += [("status", (401, "bad key", {}))]
-    with pytest.raises(errors.AuthenticationError) as caught:
-        ask(make("anthropic"))
-    text = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
-    assert KEY not in text
-
-
-@each_backend
-@each_way
-def test_a_passing_failure_is_tried_again(make: Any, wire: Wire, name: str, ask: Any) -> None:
-    wire.steps += [("status", (503, "oops", {})), ("status", (429, "slow", {"retry-after": "0"}))]
-    assert ask(make(name)) == "Hello there"
-    assert len(wire.seen) == 3
-
-
-def test_a_long_retry_after_is_left_to_the_caller(make: Any, wire: Wire) -> None:
-    wire.steps += [("status", (429, "slow", {"retry-after": "3600"}))]
-    with pytest.raises(errors.RateLimitError) as caught:
-        make("openai").complete("Hello")
-    assert (caught.value.retry_after, caught.value.request_id, len(wire.seen)) == (3600.0, "req-1", 1)
-
-
-@each_backend
-@each_way
-def test_a_refused_connection_names_the_address(make: Any, name: str, ask: Any) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}{BASES[name]}"
-        with pytest.raises(errors.BackendConnectionError) as caught:
-            ask(make(name, "retry_max = 0", url=url))
-    assert str(caught.value) == f"Cannot connect to {NAMES.get(name, 'the custom server')} at {url}"
-
-
-@each_backend
-@each_way
-def test_a_silent_server_is_left_at_the_deadline(make: Any, wire: Wire, name: str, ask: Any) -> None:
-    wire.steps += [("hang", None)]
-    with pytest.raises(errors.BackendTimeoutError):
-        ask(make(name), timeout=0.5)
-
-
-@each_backend
-@each_way
-@pytest.mark.parametrize("body", ["<html>hi</html>", '{"choices": ['], ids=["html", "malformed"])
-def test_a_body_that_is_no_answer_is_never_one(make: Any, wire: Wire, name: str, ask: Any, body: str) -> None:
-    wire.steps += [("raw", body)]
-    with pytest.raises((errors.BackendServerError, errors.StreamInterruptedError)):
-        ask(make(name))
-
-
-@each_backend
-@each_stream
-def test_a_cut_stream_keeps_its_text(make: Any, wire: Wire, name: str, ask: Any) -> None:
-    wire.steps += [("cut", None)]
-    with pytest.raises(errors.StreamInterruptedError) as caught:
-        ask(make(name))
-    assert caught.value.partial.startswith("Hello")
-
-
-@each_backend
-@each_stream
-def test_a_stalled_stream_ends_at_the_deadline(make: Any, wire: Wire, name: str, ask: Any) -> None:
-    wire.steps += [("stall", None)]
-    with pytest.raises(errors.StreamTimeoutError) as caught:
-        ask(make(name), timeout=0.7)
-    assert caught.value.partial.startswith("Hello")
-
-
-@each_backend
-def test_a_stream_may_be_left_early(make: Any, name: str) -> None:
-    with make(name).stream("Hello") as answer:
-        for _ in answer:
-            break
-    assert answer.text == "Hello"
-    with pytest.raises(errors.StreamInterruptedError):
-        _ = answer.completion
-
-
-class City(BaseModel):
-    name: str
-
-
-@pytest.mark.parametrize("name", ["openai", "groq", "ollama", "custom"])
-def test_a_response_model_is_parsed(make: Any, wire: Wire, name: str) -> None:
-    wire.steps += [("text", '{"name": "Oslo"}'), ("text", "no JSON")]
-    assert make(name).complete("Which?", response_model=City).parsed == City(name="Oslo")
-    assert "name" in str(wire.seen[0][2])
-    with pytest.raises(errors.ResponseFormatError) as caught:
-        make(name).complete("Which?", response_model=City)
-    assert caught.value.text == "no JSON"
-
-
-def test_a_function_becomes_a_tool(make: Any, wire: Wire) -> None:
-    def get_weather(city: str, days: int = 1) -> str:
-        """Tell the weather."""
-        return city * days
-
-    make("openai").complete("Weather?", tools=[get_weather])
-    function = wire.seen[0][2]["tools"][0]["function"]
-    assert (function["name"], function["description"]) == ("get_weather", "Tell the weather.")
-    assert function["parameters"]["required"] == ["city"]
-
-
-def test_a_prompt_that_cannot_fit_is_not_sent(make: Any, wire: Wire) -> None:
-    with pytest.raises(errors.ContextWindowError):
-        make("openai", "max_context_tokens = 20").complete("word " * 100)
-    assert wire.seen == []
-
-
-def test_ollama_is_told_its_context_window(make: Any, wire: Wire) -> None:
-    make("ollama", "max_context_tokens = 4096").complete("Hello")
-    assert wire.seen[0][2]["options"]["num_ctx"] == 4096
-
-
-@each_way
-def test_the_environment_of_other_tools_changes_nothing(
-    make: Any, wire: Wire, ask: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1")
-    monkeypatch.setenv("OPENAI_ORGANIZATION", "org-leak")
-    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-leak")
-    monkeypatch.setenv("USE_LITELLM_PROXY", "True")
-    assert ask(make("openai")) == "Hello there"
-    assert "leak" not in str(wire.seen[0][1]) and wire.seen[0][2]["model"] == "some-model"
-
-
-@each_backend
-def test_threads_share_a_backend(make: Any, wire: Wire, name: str) -> None:
-    backend = make(name)
-    with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(lambda _: complete(backend), range(16))) == {"Hello there"}
-    assert len(wire.seen) == 16
-
-
-@each_backend
-def test_event_loops_one_after_another_share_a_backend(make: Any, name: str) -> None:
-    backend = make(name)
-    assert [acomplete(backend) for _ in range(3)] == ["Hello there"] * 3
-
-
-@each_backend
-def test_a_backend_works_after_a_fork(make: Any, name: str) -> None:
-    backend = make(name)
-    complete(backend)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if complete(backend) == "Hello there" else 1)
-    assert os.waitpid(child, 0)[1] == 0 and complete(backend) == "Hello there"
-
-
-def test_a_seventh_provider_is_one_row(make: Any, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = Provider(
-        "acme", "Acme", "hosted_vllm/", "ACME_API_KEY", "acme_api_key", "https://acme.invalid/v1", "a-1"
+def test_an_answer_comes_back(serve: Serve, make: Make, name: str, ask: Ask) -> None:
+    server = serve(name)
+    server.script(Reply("Hello there", usage=(7, 5)))
+    reply = ask(make(name, server))
+    assert (reply.text, reply.backend, reply.profile, reply.model) == (
+        "Hello there",
+        name,
+        "default",
+        "some-model",
     )
-    monkeypatch.setitem(PROVIDERS, "acme", row)
-    assert make("acme", url=wire.origin + "/v1").complete("Hello").text == "Hello there"
-
-
-@each_way
-def test_bytes_that_drip_do_not_outlive_the_deadline(make: Any, wire: Wire, ask: Any) -> None:
-    wire.steps += [("drip", None)]
-    with pytest.raises(errors.BackendTimeoutError):
-        ask(make("custom"), timeout=1.0)
+    assert (reply.usage.input_tokens, reply.usage.output_tokens, reply.finish_reason) == (7, 5, "stop")
+    [request] = server.requests
+    assert (request.method, request.path) == ("POST", PATHS.get(name, "/v1/chat/completions"))
+    assert request.body["model"] == "some-model"
+    keys = [request.headers.get("x-api-key"), request.headers.get("authorization", "").removeprefix("Bearer ")]
+    assert sorted(key for key in keys if key) == [KEY]
 
 
 @pytest.mark.parametrize(
-    ("image", "sent"),
+    ("name", "end"),
     [
-        pytest.param(b"\x89PNG\r\n\x1a\n", "data:image/png;base64,iVBORw0KGgo=", id="bytes"),
-        pytest.param("data:image/png;base64,AA==", "data:image/png;base64,AA==", id="data-uri"),
-        pytest.param("https://a.invalid/x.png", "https://a.invalid/x.png", id="url"),
+        (name, end)
+        for name, ends in {
+            "anthropic": ("", "/", "/v1", "/v1/", "/v1/messages"),
+            "openai": ("", "/", "/chat/completions"),
+            "custom": ("", "/", "/chat/completions"),
+            "groq": ("", "/", "/chat/completions"),
+            "ollama": ("", "/", "/v1", "/v1/", "/api", "/api/chat"),
+        }.items()
+        for end in ends
     ],
 )
-def test_an_image_is_sent_with_the_prompt(make: Any, wire: Wire, image: Any, sent: str) -> None:
-    make("openai").complete("What?", images=[image])
-    assert wire.seen[0][2]["messages"][0]["content"][1]["image_url"]["url"] == sent
+def test_an_address_may_end_anyhow(serve: Serve, make: Make, name: str, end: str) -> None:
+    server = serve(name, key="a-key-1234")
+    assert make(name, server.base_url + end).complete("Hello").text
+    assert server.requests[0].path == server.dialect.chat_path
 
 
-def test_what_is_no_image_is_refused_before_sending(make: Any, wire: Wire) -> None:
-    with pytest.raises(errors.InvalidRequestError):
-        make("openai").complete("What?", images=[b"not an image"])
-    assert wire.seen == []
+@each_backend
+@each_whole
+def test_defaults_of_the_profile_apply_and_are_overridden(
+    serve: Serve, make: Make, name: str, ask: Ask
+) -> None:
+    server = serve(name)
+    lines = 'system_prompt = "Be brief."\ntemperature = 0.25\nheaders = { X-Team = "a" }\nmax_tokens = 9'
+    backend = make(name, server, lines)
+    ask(backend)
+    ask(backend, temperature=0.75, system="Be long.", max_tokens=10)
+    first, second = (request.body for request in server.requests)
+    assert "Be brief." in str(first) and "Be long." in str(second) and "Be brief." not in str(second)
+    assert server.requests[0].headers["x-team"] == "a"
+    options = [body.get("options", body) for body in (first, second)]
+    assert [each["temperature"] for each in options] == [0.25, 0.75]
+    assert [each.get("max_tokens", each.get("num_predict")) for each in options] == [9, 10]
 
 
-def test_an_image_url_that_the_backend_cannot_read_is_refused_before_sending(make: Any, wire: Wire) -> None:
-    with pytest.raises(errors.InvalidRequestError, match="no image URLs"):
-        make("ollama").complete("What?", images=["https://a.invalid/x.png"])
-    assert wire.seen == []
+def get_weather(city: str, days: int = 1) -> str:
+    """Tell the weather."""
+    return city * days
+
+
+TWO_CALLS = Reply(tool_calls=(("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Røros", "days": 2})))
+
+
+@each_backend
+@each_way
+def test_tools_are_sent_and_their_calls_come_back(serve: Serve, make: Make, name: str, ask: Ask) -> None:
+    server = serve(name)
+    server.script(TWO_CALLS)
+    reply = ask(make(name, server), tools=[get_weather])
+    assert [(call.name, dict(call.arguments)) for call in reply.tool_calls] == list(TWO_CALLS.tool_calls)
+    assert len({call.id for call in reply.tool_calls}) == 2 and reply.finish_reason == "tool_calls"
+    tool = server.requests[0].body["tools"][0]
+    tool = tool.get("function", tool)
+    assert (tool["name"], tool["description"]) == ("get_weather", "Tell the weather.")
+    schema = tool.get("parameters", tool.get("input_schema"))
+    assert schema["required"] == ["city"] and schema["properties"]["days"]["type"] == "integer"
+
+
+@each_backend
+def test_a_tools_result_goes_back(serve: Serve, make: Make, name: str) -> None:
+    server = serve(name)
+    server.script(TWO_CALLS, "It rains.")
+    backend = make(name, server)
+    calls = backend.complete("Weather?", tools=[get_weather]).tool_calls
+    asked = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_text}}
+        for call in calls
+    ]
+    messages = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": None, "tool_calls": asked},
+        *({"role": "tool", "tool_call_id": call.id, "content": "rain"} for call in calls),
+    ]
+    assert backend.complete(messages, tools=[get_weather]).text == "It rains."
+
+
+@each_backend
+def test_the_callers_lists_are_left_as_they_were(serve: Serve, make: Make, name: str) -> None:
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": "f",
+                "strict": True,
+                "parameters": {"type": "object", "properties": {}, "additionalProperties": False},
+            },
+        }
+    ]
+    messages: list[dict[str, Any]] = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    before = (repr(tools), repr(messages))
+    make(name, serve(name)).complete(messages, tools=tools)
+    assert (repr(tools), repr(messages)) == before
+
+
+@each_backend
+@each_way
+def test_reasoning_is_kept_apart(serve: Serve, make: Make, name: str, ask: Ask) -> None:
+    server = serve(name)
+    server.script(Reply("42", reasoning="I think hard."))
+    reply = ask(make(name, server))
+    assert (reply.text, reply.reasoning) == ("42", "I think hard.")
+
+
+@each_backend
+@each_way
+def test_an_answer_that_was_cut_at_its_length_says_so(serve: Serve, make: Make, name: str, ask: Ask) -> None:
+    server = serve(name)
+    server.script(Reply("and so", finish_reason="length"))
+    assert ask(make(name, server)).finish_reason == "length"
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+    people: int | None = None
+
+
+@each_backend
+@each_way
+def test_a_response_model_is_sent_and_parsed(serve: Serve, make: Make, name: str, ask: Ask) -> None:
+    server = serve(name)
+    server.script('{"name": "Oslo", "people": 7}', "no JSON")
+    backend = make(name, server)
+    assert ask(backend, response_model=City).parsed == City(name="Oslo", people=7)
+    assert "people" in str(server.requests[0].body)
+    with pytest.raises(errors.ResponseFormatError) as caught:
+        ask(backend, response_model=City)
+    assert caught.value.text == "no JSON"
+
+
+PIXEL = b"\x89PNG\r\n\x1a\n"
+SENT = "iVBORw0KGgo="
+
+
+@each_backend
+@each_whole
+@pytest.mark.parametrize("image", [PIXEL, f"data:image/png;base64,{SENT}"], ids=["bytes", "data-uri"])
+def test_an_image_is_sent_with_the_prompt(serve: Serve, make: Make, name: str, ask: Ask, image: Any) -> None:
+    server = serve(name)
+    ask(make(name, server), images=[image])
+    assert SENT in str(server.requests[0].body["messages"][-1])
+
+
+@pytest.mark.parametrize("name", ["anthropic", "openai", "groq", "custom"])
+def test_an_images_address_is_sent_as_it_is(serve: Serve, make: Make, name: str) -> None:
+    server = serve(name)
+    make(name, server).complete("What?", images=["https://a.invalid/x.png"])
+    assert "https://a.invalid/x.png" in str(server.requests[0].body)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "words"),
+    [
+        pytest.param("openai", b"no image", "PNG, JPEG", id="bytes"),
+        pytest.param("openai", "gone.png", "gone.png cannot be read", id="no-file"),
+        pytest.param("ollama", "https://a.invalid/x.png", "fetches no https:// images", id="url-for-ollama"),
+        pytest.param(
+            "anthropic", "http://a.invalid/x.png", "fetches no http:// images", id="no-tls-for-anthropic"
+        ),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_refused_before_sending(
+    serve: Serve, make: Make, name: str, image: Any, words: str
+) -> None:
+    server = serve(name)
+    with pytest.raises(errors.InvalidRequestError, match=words):
+        make(name, server).complete("What?", images=[image])
+    assert server.requests == []
+
+
+@each_way
+def test_a_prompt_that_cannot_fit_is_not_sent(serve: Serve, make: Make, ask: Ask) -> None:
+    server = serve("openai")
+    with pytest.raises(errors.ContextWindowError, match="max_context_tokens is 20"):
+        ask(make("openai", server, "max_context_tokens = 20"), "word " * 100)
+    assert server.requests == []
+
+
+def test_ollama_is_told_its_context_window_and_asked_nothing_else(serve: Serve, make: Make) -> None:
+    server = serve("ollama")
+    make("ollama", server, "max_context_tokens = 4096").complete("Hello")
+    assert [request.path for request in server.requests] == ["/api/chat"]
+    assert server.requests[0].body["options"]["num_ctx"] == 4096
+
+
+def test_a_backend_without_tool_choice_does_not_pass_over_it(serve: Serve, make: Make) -> None:
+    server = serve("ollama")
+    backend = make("ollama", server)
+    with pytest.raises(errors.InvalidRequestError, match="tool_choice"):
+        backend.complete("Weather?", tools=[get_weather], tool_choice="required")
+    assert server.requests == [] and backend.complete("Weather?", tools=[get_weather], tool_choice="auto")
+
+
+def test_anthropic_is_told_a_moderate_max_tokens(serve: Serve, make: Make) -> None:
+    server = serve("anthropic")
+    make("anthropic", server).complete("Hello")
+    assert server.requests[0].body["max_tokens"] == 8192
+
+
+@pytest.mark.parametrize("token", ["sk-ant-oat01-simulated", "a-gateways-own-token"])
+@each_way
+def test_a_logins_token_goes_out_as_bearer_alone(
+    serve: Serve, make: Make, ask: Ask, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", token)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "another-key")
+    server = serve("claude-oauth", key=token)
+    backend = make("claude-oauth", server.base_url)
+    assert ask(backend).text and "x-api-key" not in server.requests[0].headers
+
+
+def test_params_go_through_to_the_provider(serve: Serve, make: Make) -> None:
+    server = serve("openai")
+    make("openai", server, "params = { seed = 7 }").complete("Hello", top_p=0.5)
+    assert (server.requests[0].body["seed"], server.requests[0].body["top_p"]) == (7, 0.5)
+
+
+@each_backend
+def test_threads_share_a_backend(serve: Serve, make: Make, name: str) -> None:
+    server = serve(name)
+    backend = make(name, server)
+    with ThreadPoolExecutor(8) as pool:
+        assert {reply.text for reply in pool.map(lambda _: complete(backend), range(16))} == {
+            "This reply is simulated."
+        }
+    assert len(server.requests) == 16
+
+
+@each_backend
+def test_tasks_share_a_backend(serve: Serve, make: Make, name: str) -> None:
+    backend = make(name, serve(name))
+
+    async def ask() -> list[arawn_llm.Completion]:
+        try:
+            return await asyncio.gather(*(backend.acomplete(PROMPT) for _ in range(32)))
+        finally:
+            await arawn_llm.aclose()
+
+    assert {reply.text for reply in asyncio.run(ask())} == {"This reply is simulated."}
+
+
+@each_backend
+def test_event_loops_one_after_another_share_a_backend(serve: Serve, make: Make, name: str) -> None:
+    backend = make(name, serve(name))
+    assert [acomplete(backend).text for _ in range(3)] == ["This reply is simulated."] * 3
+
+
+@each_backend
+def test_a_backend_works_after_a_fork(serve: Serve, make: Make, name: str) -> None:
+    backend = make(name, serve(name))
+    complete(backend)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if complete(backend).text else 1)
+    assert os.waitpid(child, 0)[1] == 0 and complete(backend).text
+
+
+@each_way
+def test_a_seventh_provider_is_one_row(
+    serve: Serve, make: Make, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Provider(
+        key="acme",
+        display_name="Acme",
+        prefix="hosted_vllm/",
+        env_var="ACME_API_KEY",
+        keyring_name="acme_api_key",
+        base_url="https://api.acme.invalid/v1",
+        model="acme-1",
+    )
+    monkeypatch.setitem(PROVIDERS, "acme", row)
+    reply = ask(make("acme", serve("openai")))
+    assert (reply.text, reply.backend) == ("This reply is simulated.", "acme")
+
+
+@pytest.mark.parametrize("name", [*BACKENDS, "claude-oauth"])
+def test_capabilities_can_be_asked(make: Make, name: str) -> None:
+    backend = make(name, "http://localhost:1/v1")
+    assert backend.supports("tools") and backend.supports("streaming") and backend.supports("vision")
+    assert backend.supports("embeddings") == (name in {"openai", "ollama", "custom"})
+
+
+def test_tokens_are_counted_without_asking_anyone(make: Make) -> None:
+    backend: Backend = make("anthropic", "http://localhost:1")
+    assert 1 < backend.count_tokens("one two three") < 30
+
+
+def test_a_known_model_has_a_price_and_a_local_one_is_free(serve: Serve, make: Make) -> None:
+    server = serve("anthropic")
+    server.script(Reply("a", usage=(1_000_000, 0)))
+    assert make("anthropic", server, model="claude-sonnet-4-6").complete("Hello").cost == pytest.approx(3.0)
+    assert make("anthropic", server, model="unheard-of").complete("Hello").cost is None
+    assert stream(make("ollama", serve("ollama"))).cost == 0.0
+
+
+@pytest.mark.parametrize("name", ["ollama", "custom"])
+@each_way
+def test_without_a_key_none_is_sent_whatever_the_environment_holds(
+    serve: Serve, write: Callable[[str, str], Any], name: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OPENAI_API_KEY", "HOSTED_VLLM_API_KEY", "GROQ_API_KEY"):
+        monkeypatch.setenv(variable, "anothers-key")
+    server = serve(name)
+    path = write("a.toml", f'[llm]\nbackend = "{name}"\nmodel = "m"\nbase_url = "{server.base_url}"\n')
+    with contextlib.suppress(errors.AuthenticationError):
+        ask(arawn_llm.get_backend(config=arawn_llm.load_config(path)))
+    assert "authorization" not in server.requests[0].headers

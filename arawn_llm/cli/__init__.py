@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from arawn_llm import __version__
-from arawn_llm.errors import ArawnError, ConfigError, CredentialError
+from arawn_llm.errors import ArawnError, ConfigError, CredentialError, UntrustedFileError
+
+if TYPE_CHECKING:
+    from arawn_llm import Backend
 
 EXIT_CODES = "Exit codes: 0 done, 1 the backend failed, 2 usage, 3 configuration, 4 credentials, 130 Ctrl-C."
-_COMMANDS = {"ask": "arawn_llm.cli.ask", "config": "arawn_llm.cli.config"}
+_COMMANDS = {name: f"arawn_llm.cli.{name}" for name in ("ask", "config", "demo")}
+_SHARED = (
+    click.option("-b", "--backend", metavar="NAME", help="A profile, or a backend key such as ollama."),
+    click.option("-m", "--model", metavar="NAME", help="Another model than the profile's."),
+    click.option("-c", "--config", metavar="FILE", help="Read this file and no other."),
+)
+
+
+def shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let --backend, --model and --config stand before or behind a command's name."""
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
+
+
+def choose_backend(ctx: click.Context, given: dict[str, Any], agent: str | None = None) -> Backend:
+    """Choose the backend that the shared options name, the command's own before the group's."""
+    import arawn_llm
+
+    wanted = {name: given[name] or ctx.obj[name] for name in ("backend", "model", "config")}
+    config = arawn_llm.load_config(wanted["config"]) if wanted["config"] else None
+    return arawn_llm.get_backend(wanted["backend"], agent=agent, model=wanted["model"], config=config)
 
 
 class _Lazy(click.Group):
@@ -28,26 +54,24 @@ class _Lazy(click.Group):
 
 @click.command(cls=_Lazy, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="arawn")
-@click.option("-b", "--backend", metavar="NAME", help="A profile, or a backend key such as ollama.")
-@click.option("-m", "--model", metavar="NAME", help="Another model than the profile's.")
-@click.option("-c", "--config", metavar="FILE", help="Read this file and no other.")
+@shared_options
 @click.pass_context
-def arawn(ctx: click.Context, backend: str | None, model: str | None, config: str | None) -> None:
+def arawn(ctx: click.Context, /, **shared: str | None) -> None:
     """Talk to the language models that arawn.toml names.
 
     \b
+    arawn demo
     arawn ask "Hello"
     arawn --backend ollama ask "Hello"
     git diff | arawn ask "Write a commit message"
     """
-    ctx.obj = {"backend": backend, "model": model, "config": config}
+    ctx.obj = shared
 
 
 def main() -> None:
     """Run the command line and exit with a documented code."""
     try:
-        arawn.main(standalone_mode=False)
-        sys.stdout.flush()
+        _run()
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
@@ -59,6 +83,20 @@ def main() -> None:
         sys.exit(1)
     except ArawnError as exc:
         sys.exit(_report(exc))
+
+
+def _run() -> None:
+    try:
+        arawn.main(standalone_mode=False)
+    except UntrustedFileError as exc:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        _report(exc)
+        click.confirm("Allow this file what it asks for?", abort=True, err=True)
+        import_module("arawn_llm.cli.config").trust.main([str(exc.path)], standalone_mode=False)
+        import_module("arawn_llm").reload()
+        arawn.main(standalone_mode=False)
+    sys.stdout.flush()
 
 
 def _report(exc: ArawnError) -> int:

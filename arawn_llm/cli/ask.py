@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import arawn_llm
+from arawn_llm.cli import choose_backend, shared_options
 
 
 @click.command(
@@ -22,11 +23,11 @@ import arawn_llm
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option("--usage", is_flag=True, help="Print tokens and cost to stderr.")
-@click.pass_obj
-def ask(given: dict[str, str | None], /, prompt: tuple[str, ...], agent: str | None, **options: Any) -> None:
+@shared_options
+@click.pass_context
+def ask(ctx: click.Context, /, prompt: tuple[str, ...], agent: str | None, **options: Any) -> None:
     """Ask PROMPT; standard input is the prompt, or is appended to it."""
-    config = arawn_llm.load_config(given["config"]) if given["config"] else None
-    backend = arawn_llm.get_backend(given["backend"], agent=agent, model=given["model"], config=config)
+    backend = choose_backend(ctx, options, agent)
     text = _prompt(prompt)
     wanted: dict[str, Any] = {"system": options["system"], "images": options["attach"]}
     if options["as_json"] or options["no_stream"]:

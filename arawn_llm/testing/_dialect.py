@@ -10,7 +10,9 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-Kind = Literal["status", "overflow", "body", "no_answer", "silence", "drip", "cut", "stall", "error", "garbage"]
+Kind = Literal[
+    "status", "overflow", "body", "no_answer", "silence", "drop", "drip", "cut", "stall", "error", "garbage"
+]
 
 
 # Values of `role` and `type`, which pydantic puts into a path behind the number of the element.
@@ -53,7 +55,8 @@ class Fault:
 
     Attributes:
         kind: "status" answers with an error; "overflow" says that the prompt is too long; "body" answers 200
-            with `body`; "no_answer" with a reply that holds none; "silence" says nothing; "drip" sends a byte
+            with `body`; "no_answer" with a reply that holds none; "silence" says nothing; "drop" closes
+            at once; "drip" sends a byte
             now and then; "cut", "stall", "error" and "garbage" break off after the first words: by closing, by
             silence, by the provider's error event, by text that is no event.
         status: The HTTP status of "status".

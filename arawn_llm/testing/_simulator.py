@@ -191,6 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, dialect.no_answer(request))
         elif fault.kind == "silence":
             self._wait()
+        elif fault.kind == "drop":
+            self._leave()
         elif fault.kind in _BREAKS and request.stream:
             self._break(dialect, request, fault)
         else:
