@@ -81,7 +81,9 @@ class Backend:
             CredentialError: The key is missing; nothing was sent.
             BackendError: The call failed; its class says how, its hints say what to check.
         """
-        call, attempt, refreshed = _call.plan(self._target, self._credential, prompt, options), 0, False
+        call = _call.plan(self._target, self._credential, prompt, options)
+        _litellm.load()  # seconds, once in a process, that are not the backend's
+        call, attempt, refreshed = call.begin(), 0, False
         while True:
             try:
                 return call.finish(_send(call))
@@ -94,7 +96,9 @@ class Backend:
 
     async def acomplete(self, prompt: Prompt, **options: Any) -> Completion:
         """Ask and wait for the whole answer; the async twin of `complete`."""
-        call, attempt, refreshed = _call.plan(self._target, self._credential, prompt, options), 0, False
+        call = _call.plan(self._target, self._credential, prompt, options)
+        await _litellm.aload()
+        call, attempt, refreshed = call.begin(), 0, False
         while True:
             try:
                 return call.finish(await _asend(call))

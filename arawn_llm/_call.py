@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import time
@@ -27,6 +28,8 @@ class Call:
     """Hold everything of one call but its key.
 
     Attributes:
+        timeout: Seconds for everything together.
+        end: When the time is up, by `time.monotonic()`.
         outer: What the caller was handling when it called; it explains nothing of this call.
         _used: The tokens sent so far.
     """
@@ -34,11 +37,15 @@ class Call:
     target: Target
     credential: TokenProvider = field(repr=False)
     request: Request
-    end: float
     timeout: float
+    end: float = math.inf
     response_model: type[BaseModel] | None = None
     outer: BaseException | None = field(default=None, repr=False)
     _used: list[SecretStr] = field(default_factory=list, repr=False)
+
+    def begin(self) -> Call:
+        """Start the clock: all of the call has to be done within its timeout from now on."""
+        return replace(self, end=time.monotonic() + self.timeout)
 
     def token(self) -> str:
         """Give the token for one try, and remember it, to blank it out of what a server says."""
@@ -95,7 +102,7 @@ class Call:
                 errors.ResponseFormatError, f"the answer does not fit {model.__name__} ({faults}){cut}"
             )
             error.text = completion.text  # type: ignore[attr-defined]
-            raise error from None
+            raise error from exc
 
     def error(self, kind: type[BackendError], message: str) -> BackendError:
         """Make an error that knows whom it is about and what to check."""
@@ -114,11 +121,13 @@ class Call:
         hidden = [*_texts(self.request.messages), *(token.get_secret_value() for token in self._used)]
         fault = replace(fault, detail=_faults.redact(fault.detail, hidden))
         _faults.clean(exc, self.outer, hidden)
+        late = time.monotonic() >= self.end
         if partial is None:
+            if late and not fault.detail:
+                fault = replace(fault, kind=errors.BackendTimeoutError, status_code=None)
             error = self.error(fault.kind, self._message(fault))
             error.status_code = fault.status_code
         else:
-            late = issubclass(fault.kind, errors.BackendTimeoutError) and time.monotonic() >= self.end
             kind = errors.StreamTimeoutError if late else errors.StreamInterruptedError
             error = self.interrupted(partial, kind, fault.detail or self._message(fault))
         if _is_refused_certificate(exc):
@@ -225,8 +234,7 @@ def plan(
     request = Request(
         provider.prefix + target.model, target.base_url, messages, params, provider.sdk_client, provider.login
     )
-    end = time.monotonic() + timeout
-    call = Call(target, credential, request, end, timeout, model, outer=sys.exception())
+    call = Call(target, credential, request, timeout, response_model=model, outer=sys.exception())
     _guard_context(call)
     return call
 

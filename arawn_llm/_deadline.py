@@ -33,8 +33,8 @@ def is_ours() -> bool:
     return _end.get() is not None
 
 
-def _left(timeout: float | None, error: type[Exception]) -> float | None:
-    end = _end.get()
+def _left(timeout: float | None, error: type[Exception], fallback: float | None = None) -> float | None:
+    end = _end.get() or fallback
     if end is None:
         return timeout
     left = end - time.monotonic()
@@ -48,13 +48,17 @@ class DeadlineStream(httpcore.NetworkStream):
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
+        self._end: float | None = (
+            None  # of the call that wrote last; LiteLLM reads some bodies in another thread
+        )
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read some bytes."""
-        return self._stream.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
+        return self._stream.read(max_bytes, _left(timeout, httpcore.ReadTimeout, self._end))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write all bytes."""
+        self._end = _end.get()
         self._stream.write(buffer, _left(timeout, httpcore.WriteTimeout))
 
     def close(self) -> None:

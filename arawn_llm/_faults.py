@@ -38,6 +38,7 @@ _CLIENTS = ("litellm.llms", "openai")
 _LIBRARIES = {"httpx", "openai"}  # their exceptions hold the response that came
 _LONGEST_ARG = 2000  # characters kept of what an exception from below says
 _NO_ANSWER = {"JSONDecodeError", "APIResponseValidationError", "ClientPayloadError"}
+_NO_ANSWER |= {"MalformedEventError"}
 
 _BY_STATUS: dict[int, type[BackendError]] = {
     401: errors.AuthenticationError,
@@ -69,51 +70,40 @@ def diagnose(exc: BaseException, overflow_texts: Sequence[str], outer: BaseExcep
     """
     chain = list(walk(exc, outer))
     names = {base.__name__ for each in chain for base in type(each).__mro__}
-    status = _status(chain)
-    detail = _detail(chain)
-    kind, real_status = _kind(names, status, detail.lower(), overflow_texts)
-    told_in_stream = "MidStreamFallbackError" in names and not names & _NO_ANSWER
-    headers = _headers(chain)
+    status, detail, headers = _status(chain), _detail(chain), _headers(chain)
+    kind = _kind(names, status, detail.lower(), overflow_texts)
     return Fault(
         kind=kind,
-        status_code=status if real_status else None,
+        status_code=status,
         retry_after=_seconds(headers.get("retry-after")),
         request_id=headers.get("x-request-id") or headers.get("request-id"),
-        detail=detail if real_status or told_in_stream else "",
+        detail="" if status is None and names & (_CONNECT | _TIMEOUT | _BROKEN | _NO_ANSWER) else detail,
     )
 
 
 def _status(chain: list[BaseException]) -> int | None:
-    """Give the status that came over the wire; LiteLLM invents a 500 for much that had none."""
-    said = [code for each in chain if isinstance(code := getattr(each, "status_code", None), int)]
+    """Give the status that came over the wire; LiteLLM invents one for much that had none."""
     libraries = [each for each in chain if type(each).__module__.partition(".")[0] in _LIBRARIES]
     sent = [getattr(getattr(each, "response", None), "status_code", None) for each in libraries]
-    status = next((code for code in reversed(said) if code >= 300), None)
-    return status if status != 500 or 500 in sent else next((code for code in sent if code), None)
+    return next((code for code in sent if isinstance(code, int) and code >= 300), None)
 
 
-def _kind(
-    names: set[str], status: int | None, said: str, overflow_texts: Sequence[str]
-) -> tuple[type[BackendError], bool]:
-    """Choose the class, and tell whether the status and the words are the backend's own."""
-    timed_out = bool(names & _TIMEOUT) and status in {None, 408, 500, 503}
-    too_long = status in {400, 413, 422, 500} and any(text in said for text in overflow_texts)
-    no_status = status is None or "APIConnectionError" in names
-    # The first that holds: LiteLLM wraps failures of the network in exceptions with invented statuses.
-    order: tuple[tuple[object, type[BackendError], bool], ...] = (
-        (names & _CONNECT, errors.BackendConnectionError, False),
-        (timed_out, errors.BackendTimeoutError, False),
-        (names & _BROKEN, errors.BackendConnectionError, False),
-        (names & _NO_ANSWER, errors.BackendServerError, False),
-        (too_long or "ContextWindowExceededError" in names, errors.ContextWindowError, True),
-        ("UnsupportedParamsError" in names, errors.InvalidRequestError, True),
-        (300 <= (status or 0) < 400, errors.InvalidRequestError, True),
-        (no_status, errors.BackendServerError, False),
-        (status in _BY_STATUS, _BY_STATUS.get(status or 0, BackendError), True),
-        (400 <= (status or 0) < 500, errors.InvalidRequestError, True),
+def _kind(names: set[str], status: int | None, said: str, overflow_texts: Sequence[str]) -> type[BackendError]:
+    """Choose the class: by the status where one came, else by what broke."""
+    too_long = "ContextWindowExceededError" in names or any(text in said for text in overflow_texts)
+    if status is not None:
+        if too_long and status in {400, 413, 422, 500}:
+            return errors.ContextWindowError
+        fallback = errors.InvalidRequestError if status < 500 else errors.BackendServerError
+        return _BY_STATUS.get(status, fallback)
+    order: tuple[tuple[object, type[BackendError]], ...] = (
+        (names & _CONNECT, errors.BackendConnectionError),
+        (names & _TIMEOUT, errors.BackendTimeoutError),
+        (names & _BROKEN, errors.BackendConnectionError),
+        (names & _NO_ANSWER, errors.BackendServerError),
+        ("UnsupportedParamsError" in names, errors.InvalidRequestError),
     )
-    found = ((kind, real) for holds, kind, real in order if holds)
-    return next(found, (errors.BackendServerError, True))
+    return next((kind for holds, kind in order if holds), errors.BackendServerError)
 
 
 def walk(exc: BaseException | None, outer: BaseException | None = None) -> Iterator[BaseException]:
@@ -138,11 +128,11 @@ def clean(exc: BaseException, outer: BaseException | None, hidden: Sequence[str]
             each.message = _redact_words(each.message, hidden)  # pyright: ignore[reportAttributeAccessIssue]
         if getattr(each, "litellm_debug_info", None):
             each.litellm_debug_info = None  # type: ignore[attr-defined]
-        request = getattr(getattr(each, "response", None), "request", None) or each.__dict__.get("_request")
-        for holder in (request, each.__dict__.get("request")):
-            for name in ("authorization", "x-api-key"):
-                if holder is not None and name in getattr(holder, "headers", {}):
-                    del holder.headers[name]
+        for holder in (each, getattr(each, "response", None)):  # httpx's request has the key and the prompt
+            fields = getattr(holder, "__dict__", {})
+            for name in {"_request", "request"} & fields.keys():
+                request = fields[name]
+                fields[name] = request and type(request)(request.method, request.url)
 
 
 def _redact_words(words: Any, hidden: Sequence[str]) -> Any:
@@ -184,8 +174,9 @@ def _detail(chain: list[BaseException]) -> str:
             return words
     # LiteLLM keeps the plain words of an error in a stream in the exception of the provider's client.
     clients = [each for each in reversed(chain) if type(each).__module__.startswith(_CLIENTS)]
-    plain = next((str(getattr(each, "message", "")) for each in clients), "")
-    return plain or texts[-1].partition(" - ")[2] or texts[-1].partition(": ")[2]
+    plain = next((str(getattr(each, "message", "") or "") for each in clients), "") or texts[-1]
+    words = plain.partition(". Handle with `")[0].rpartition("Exception - ")[2]
+    return "" if words.startswith(("b'", "{", "Error code: ")) else words
 
 
 def _body(text: str) -> object:

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from arawn_llm import _deadline
+from arawn_llm import _clients, _deadline
 from arawn_llm._completion import Completion, ToolCall, Usage
 
-# Read by LiteLLM while it is imported: price list and beta headers as packaged, no .env file.
+# Read by LiteLLM while it is imported: price list and beta headers as packaged, no .env file, a log level.
 _IMPORT_SWITCHES = {
+    "LITELLM_LOG": "ERROR",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
     "LITELLM_MODE": "PRODUCTION",
 }
-NO_KEY = "no-key"  # stands for none, so that LiteLLM looks for no other; it is not sent
 _COUNTING_MODEL = "gpt-4"  # its tokenizer is packaged with LiteLLM; others would be downloaded
 _lock = threading.Lock()
 
@@ -65,10 +65,20 @@ def _import_switches() -> Iterator[None]:
                 os.environ[name] = value
 
 
-@cache
 def load() -> Any:
     """Import LiteLLM once and set what can only be set for the whole process."""
-    with _lock, _import_switches():
+    with _lock:
+        return _import()
+
+
+async def aload() -> Any:
+    """Import LiteLLM once, in a thread, so that the event loop goes on."""
+    return load() if _import.cache_info().currsize else await asyncio.to_thread(load)
+
+
+@cache
+def _import() -> Any:
+    with _import_switches():
         collecting = gc.isenabled()
         gc.disable()  # a quarter of the import's time is spent collecting what will live on
         try:
@@ -105,63 +115,26 @@ def _keep_to_our_address(proxy: Any) -> None:
 
 def _forget_clients() -> None:
     """Leave the parent's connections to the parent after a fork."""
-    _http_client.cache_clear()
+    _clients.forget()
     load().in_memory_llm_clients_cache.flush_cache()
 
 
-@cache
-def _http_client(bearer: bool) -> Any:
-    """Make the process's sync client, which follows no redirect and keeps deadlines."""
-    handler = load().HTTPHandler(follow_redirects=False)
-    for transport in [handler.client._transport, *handler.client._mounts.values()]:
-        if transport is not None:
-            transport._pool._network_backend = _deadline.DeadlineNetwork(transport._pool._network_backend)
-    handler.client.event_hooks["request"].append(_send_as_bearer if bearer else _send_no_placeholder)
-    return handler
-
-
-def _async_http_client(bearer: bool) -> Any:
-    """Give this event loop's client, which follows no redirect; LiteLLM keeps and closes it."""
-    from litellm.llms.custom_httpx.http_handler import get_async_httpx_client
-
-    hooks = {"request": [_asend_as_bearer if bearer else _asend_no_placeholder]}
-    return get_async_httpx_client("arawn_llm", {"follow_redirects": False, "event_hooks": hooks})
-
-
-def _send_as_bearer(request: Any) -> None:
-    """Turn the key header into a bearer token; LiteLLM does so for tokens of one shape only."""
-    token = request.headers.pop("x-api-key", None)
-    if token is not None:
-        request.headers["authorization"] = f"Bearer {token}"
-
-
-def _send_no_placeholder(request: Any) -> None:
-    if request.headers.get("authorization") == f"Bearer {NO_KEY}":
-        del request.headers["authorization"]
-
-
-async def _asend_as_bearer(request: Any) -> None:
-    _send_as_bearer(request)
-
-
-async def _asend_no_placeholder(request: Any) -> None:
-    _send_no_placeholder(request)
-
-
 def _client(request: Request, token: str) -> Any:
-    handler = _http_client(request.bearer)
-    if not request.sdk_client:
-        return handler
-    return load().OpenAI(api_key=token, base_url=request.base_url, max_retries=0, http_client=handler.client)
+    handler = _clients.get_handler(load().HTTPHandler, request.bearer)
+    return _sdk(load().OpenAI, request, token, handler) if request.sdk_client else handler
 
 
-def _async_client(request: Request, token: str) -> Any:
-    handler = _async_http_client(request.bearer)
-    if not request.sdk_client:
-        return handler
-    return load().AsyncOpenAI(
-        api_key=token, base_url=request.base_url, max_retries=0, http_client=handler.client
-    )
+async def _aclient(request: Request, token: str) -> Any:
+    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+    handler = await _clients.aget_handler(AsyncHTTPHandler, request.bearer)
+    return _sdk(load().AsyncOpenAI, request, token, handler) if request.sdk_client else handler
+
+
+def _sdk(sdk_class: Any, request: Request, token: str, handler: Any) -> Any:
+    client = sdk_class(api_key=token, base_url=request.base_url, max_retries=0, http_client=handler.client)
+    client._custom_headers = {}  # the environment's OPENAI_CUSTOM_HEADERS, whatever the address
+    return client
 
 
 def _arguments(request: Request, timeout: float, *, stream: bool) -> dict[str, Any]:
@@ -199,7 +172,7 @@ async def acomplete(request: Request, end: float, token: str, *, stream: bool = 
     arguments = _arguments(request, end - time.monotonic(), stream=stream)
     with _deadline.deadline(end):
         async with asyncio.timeout(end - time.monotonic()):
-            client = _async_client(request, token)
+            client = await _aclient(request, token)
             return await load().acompletion(**arguments, api_key=token, client=client)
 
 
@@ -243,8 +216,8 @@ async def aclose(stream: Any) -> None:
 
 
 async def aclose_clients() -> None:
-    """Close the async connections that LiteLLM keeps open for later calls."""
-    await load().close_litellm_async_clients()
+    """Close the async connections that are kept open for later calls in this event loop."""
+    await _clients.aclose()
 
 
 def ended_properly(stream: Any) -> bool:
@@ -257,9 +230,24 @@ def text_of(chunk: Any) -> str:
     return (chunk.choices[0].delta.content or "") if chunk.choices else ""
 
 
-def join_chunks(chunks: list[Any], request: Request) -> Any:
-    """Build the whole response from a stream's chunks."""
-    return load().stream_chunk_builder(chunks, messages=request.messages)
+def join_chunks(stream: Any, chunks: list[Any], request: Request) -> Any:
+    """Build the whole response from a stream's chunks, without the usage that LiteLLM guesses."""
+    _number_tool_calls(chunks)
+    response = load().stream_chunk_builder(chunks, messages=request.messages)
+    if response is not None and not any(getattr(chunk, "usage", None) for chunk in stream.chunks):
+        response.usage = load().Usage()
+    return response
+
+
+def _number_tool_calls(chunks: list[Any]) -> None:
+    """Give each tool call of a stream a number of its own; Ollama's all come as number 0."""
+    numbers: dict[str, int] = {}
+    current: dict[int, str] = {}
+    for chunk in chunks:
+        for call in (chunk.choices[0].delta.tool_calls or ()) if chunk.choices else ():
+            current[call.index] = call.id or current.get(call.index, "")
+            if current[call.index]:
+                call.index = numbers.setdefault(current[call.index], len(numbers))
 
 
 def count_tokens(messages: list[dict[str, Any]]) -> int:
@@ -281,7 +269,7 @@ def read_completion(response: Any, price_model: str | None) -> Completion | None
     message = choice.message
     calls = tuple(_tool_call(call) for call in message.tool_calls or ())
     reasoning = getattr(message, "reasoning_content", None) or ""
-    if message.content is None and not calls and not reasoning:
+    if not (message.content or calls or reasoning) and choice.finish_reason in {None, "stop"}:
         return None
     counts = Usage(getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)
     return Completion(

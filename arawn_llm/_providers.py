@@ -200,7 +200,7 @@ _ROWS = (
         model="openai/gpt-oss-20b",
         schema_models=("openai/gpt-oss", "moonshotai/kimi-k2", "meta-llama/llama-4"),
         price_prefix="groq/",
-        overflow_texts=("reduce the length of the messages",),
+        overflow_texts=("reduce the length of the messages", "reduce your message size"),
     ),
     Provider(
         key="ollama",
@@ -230,7 +230,7 @@ _ROWS = (
         keyring_name="llm_api_key",
         capabilities=_CHAT | {"embeddings"},
         key_required=False,
-        overflow_texts=("exceeds the available context size", "exceed_context_size"),
+        overflow_texts=("exceeds the available context size", "exceed_context_size", "context length"),
         hints=_CUSTOM_HINTS,
     ),
     Provider(

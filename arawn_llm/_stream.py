@@ -44,7 +44,9 @@ class _Answer:
     def _end(self) -> None:
         if not _litellm.ended_properly(self._source):
             raise self._call.interrupted(self.text)
-        self._completion = self._call.finish(_litellm.join_chunks(self._chunks, self._call.request))
+        self._completion = self._call.finish(
+            _litellm.join_chunks(self._source, self._chunks, self._call.request)
+        )
 
     def _translate(self, exc: BaseException) -> BackendError:
         return self._call.translate(exc, self.text if self._chunks else None)
@@ -82,6 +84,8 @@ class Stream(_Answer):
             self.close()
 
     def _open(self) -> Any:
+        _litellm.load()
+        self._call = self._call.begin()
         attempt, refreshed = 0, False
         while True:
             try:
@@ -141,6 +145,8 @@ class AsyncStream(_Answer):
             await self.aclose()
 
     async def _open(self) -> Any:
+        await _litellm.aload()
+        self._call = self._call.begin()
         attempt, refreshed = 0, False
         while True:
             try:

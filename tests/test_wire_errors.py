@@ -205,7 +205,7 @@ def test_a_body_that_is_no_answer_is_never_one(
 
 
 @each_backend
-@each_whole
+@each_way
 def test_a_reply_without_an_answer_is_the_servers_fault(serve: Serve, make: Make, name: str, ask: Ask) -> None:
     server = serve(name)
     server.script(Fault("no_answer"))
@@ -250,6 +250,18 @@ def test_a_broken_stream_is_interrupted_and_keeps_its_text(
     error = caught.value
     assert error.partial == "Hello there" and len(server.requests) == 1 and error.status_code is None
     assert kind != "error" or "the model fell over" in str(error)
+
+
+@each_stream
+def test_an_error_in_the_first_line_of_ollamas_stream_is_the_servers(
+    serve: Serve, make: Make, ask: Ask
+) -> None:
+    server = serve("ollama")
+    line = b'{"error": "model runner crashed"}\n'
+    server.script(Fault("body", body=line, headers={"content-type": "application/x-ndjson"}))
+    with pytest.raises(errors.BackendServerError, match="model runner crashed") as caught:
+        ask(make("ollama", server, ONCE))
+    assert caught.value.status_code is None
 
 
 @each_backend

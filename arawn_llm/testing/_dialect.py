@@ -57,8 +57,8 @@ class Fault:
         kind: "status" answers with an error; "overflow" says that the prompt is too long; "body" answers 200
             with `body`; "no_answer" with a reply that holds none; "silence" says nothing; "drop" closes
             at once; "drip" sends a byte
-            now and then; "cut", "stall", "error" and "garbage" break off after the first words: by closing, by
-            silence, by the provider's error event, by text that is no event.
+            now and then; "cut", "stall", "error" and "garbage" send the first words and then close, fall
+            silent, send the provider's error event, or go on behind an event that is no JSON.
         status: The HTTP status of "status".
         message: What the error says; the provider's usual words without it.
         headers: Headers of the answer, such as {"retry-after": "1"}.

@@ -64,7 +64,7 @@ class Ollama:
         """Yield a line for each piece, and the end with its counts."""
         messages: list[dict[str, Any]] = [{"content": ""} | _thinking(p) for p in split_text(reply.reasoning)]
         messages += [{"content": piece} for piece in split_text(reply.text)]
-        messages += [{"content": ""} | _calls(reply)] if reply.tool_calls else []
+        messages += [{"content": "", "tool_calls": [call]} for call in _calls(reply).get("tool_calls", ())]
         for message in messages:
             yield _line(_head(request) | {"message": {"role": "assistant"} | message, "done": False})
         yield _line(_head(request) | {"message": {"role": "assistant", "content": ""}} | _end(reply))

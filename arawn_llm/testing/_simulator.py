@@ -187,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(Refusal(fault.status, fault.message), fault.headers)
         elif fault.kind == "body":
             self._send(200, fault.body, {"content-type": "text/html"} | dict(fault.headers))
+        elif fault.kind == "no_answer" and request.stream:
+            self._stream(dialect.pieces(request, Reply()))
         elif fault.kind == "no_answer":
             self._send(200, dialect.no_answer(request))
         elif fault.kind == "silence":
@@ -212,7 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _break(self, dialect: Dialect, request: Any, fault: Fault) -> None:
         """Send the first words of a stream, and then what is wrong with it."""
         self._head(200, {"content-type": dialect.stream_type, "connection": "close"})
-        for piece in dialect.pieces(request, Reply(_FIRST_WORDS + " and no end")):
+        pieces = iter(dialect.pieces(request, Reply(_FIRST_WORDS + " and the end")))
+        for piece in pieces:
             self._write(piece)
             if "there" in piece:
                 break
@@ -220,6 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._write(dialect.error_event(fault.message))
         if fault.kind == "garbage":
             self._write('data: {"broken": \n\n' if "event-stream" in dialect.stream_type else '{"broken": \n')
+            self._write("".join(pieces))
         return self._wait() if fault.kind == "stall" else self._leave()
 
     def _stream(self, pieces: Iterable[str]) -> None:
