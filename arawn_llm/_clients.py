@@ -9,8 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from arawn_llm import _deadline, _events
-
-NO_KEY = "no-key"  # stands for none, so that LiteLLM looks for no other; it is not sent
+from arawn_llm._providers import NO_KEY
 
 # For each event loop and kind of credential: LiteLLM's handler, and the generator that closes it.
 _open: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, tuple[Any, AsyncGenerator[None]]]]
@@ -78,7 +77,8 @@ def _prepare(request: Any) -> None:
     """Send no placeholder, and say that the body is JSON where LiteLLM does not."""
     if request.headers.get("authorization") == f"Bearer {NO_KEY}":
         del request.headers["authorization"]
-    request.headers.setdefault("content-type", "application/json")
+    if "content-type" not in request.headers:
+        request.headers["content-type"] = "application/json"
 
 
 def _prepare_bearer(request: Any) -> None:

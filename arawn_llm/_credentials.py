@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from arawn_llm._clients import NO_KEY
+from arawn_llm._providers import NO_KEY
 from arawn_llm._resolve import Target
 from arawn_llm._secrets import KEYRING, FoundKey, find_key
 from arawn_llm.errors import LoginRequiredError, MissingCredentialError

@@ -86,6 +86,7 @@ class _CheckedStream(httpx.SyncByteStream, httpx.AsyncByteStream):
 def check_events(response: httpx.Response) -> None:
     """Have the events of a streamed answer checked as they are read."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip()
-    plain = response.headers.get("content-encoding", "identity") == "identity"
-    if plain and response.status_code == 200 and kind in {_SSE, _LINES}:
+    if kind not in {_SSE, _LINES} or response.status_code != 200:
+        return
+    if response.headers.get("content-encoding", "identity") == "identity":
         response.stream = _CheckedStream(response.stream, kind == _SSE)

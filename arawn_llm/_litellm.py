@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from arawn_llm import _clients, _deadline
+from arawn_llm import _deadline
 from arawn_llm._completion import Completion, ToolCall, Usage
 
 # Read by LiteLLM while it is imported: price list and beta headers as packaged, no .env file, a log level.
@@ -115,11 +115,15 @@ def _keep_to_our_address(proxy: Any) -> None:
 
 def _forget_clients() -> None:
     """Leave the parent's connections to the parent after a fork."""
+    from arawn_llm import _clients
+
     _clients.forget()
     load().in_memory_llm_clients_cache.flush_cache()
 
 
 def _client(request: Request, token: str) -> Any:
+    from arawn_llm import _clients
+
     handler = _clients.get_handler(load().HTTPHandler, request.bearer)
     return _sdk(load().OpenAI, request, token, handler) if request.sdk_client else handler
 
@@ -127,25 +131,23 @@ def _client(request: Request, token: str) -> Any:
 async def _aclient(request: Request, token: str) -> Any:
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
+    from arawn_llm import _clients
+
     handler = await _clients.aget_handler(AsyncHTTPHandler, request.bearer)
     return _sdk(load().AsyncOpenAI, request, token, handler) if request.sdk_client else handler
 
 
 def _sdk(sdk_class: Any, request: Request, token: str, handler: Any) -> Any:
     client = sdk_class(api_key=token, base_url=request.base_url, max_retries=0, http_client=handler.client)
-    client._custom_headers = {}  # the environment's OPENAI_CUSTOM_HEADERS, whatever the address
+    # The SDK would add the environment's, whatever the address.
+    client.organization = client.project = None
+    client._custom_headers = {}
     return client
 
 
 def _arguments(request: Request, timeout: float, *, stream: bool) -> dict[str, Any]:
     load()
     params = dict(request.params)
-    if request.sdk_client:
-        from openai import Omit
-
-        # The SDK would add the environment's, whatever the address.
-        theirs = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
-        params["extra_headers"] = theirs | params.get("extra_headers", {})
     if stream:
         params = {"stream_options": {"include_usage": True}} | params
     return params | {
@@ -217,6 +219,8 @@ async def aclose(stream: Any) -> None:
 
 async def aclose_clients() -> None:
     """Close the async connections that are kept open for later calls in this event loop."""
+    from arawn_llm import _clients
+
     await _clients.aclose()
 
 

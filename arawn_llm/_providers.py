@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from arawn_llm import errors
 
+NO_KEY = "no-key"  # stands for none, so that LiteLLM looks for no other; it is not sent
 _CHAT = frozenset({"tools", "streaming", "vision", "json_schema"})
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/call.py
 
-A simulated provider answers from a process of its own. The two are called in turn, so that a machine that slows down
-slows both; the median of the pairs' ratios is printed.
+A simulated provider answers from a process of its own. The two are called in turn, so that a machine that slows
+down slows both; the median of the pairs' ratios is printed.
 """
 
 from __future__ import annotations

@@ -68,6 +68,11 @@ def test_the_public_names_are_the_truth() -> None:
         pytest.param(
             "from arawn_llm.cli import arawn; arawn(['ask', '--help'], standalone_mode=False, prog_name='')",
             {"litellm", "pydantic", "keyring"},
+            id="ask-help",
+        ),
+        pytest.param(
+            "from arawn_llm.cli import arawn; arawn(['--help'], standalone_mode=False, prog_name='')",
+            {"litellm", "pydantic", "keyring", "arawn_llm.testing"},
             id="help",
         ),
     ],

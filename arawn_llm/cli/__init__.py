@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from arawn_llm import Backend
 
 EXIT_CODES = "Exit codes: 0 done, 1 the backend failed, 2 usage, 3 configuration, 4 credentials, 130 Ctrl-C."
-_COMMANDS = {name: f"arawn_llm.cli.{name}" for name in ("ask", "config", "demo")}
+# Each command's module, and what the list of commands says of it without importing that.
+_COMMANDS = {
+    "ask": "Ask once and print the answer.",
+    "config": "Look after the configuration.",
+    "demo": "Show every backend at work, simulated: no key, no network.",
+}
 _SHARED = (
     click.option("-b", "--backend", metavar="NAME", help="A profile, or a backend key such as ollama."),
     click.option("-m", "--model", metavar="NAME", help="Another model than the profile's."),
@@ -48,8 +53,13 @@ class _Lazy(click.Group):
         return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        home = _COMMANDS.get(cmd_name)
-        return getattr(import_module(home), cmd_name) if home else None
+        if cmd_name not in _COMMANDS:
+            return None
+        return getattr(import_module(f"arawn_llm.cli.{cmd_name}"), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_COMMANDS.items()))
 
 
 @click.command(cls=_Lazy, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
