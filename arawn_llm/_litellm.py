@@ -139,15 +139,19 @@ async def _aclient(request: Request, token: str) -> Any:
 
 def _sdk(sdk_class: Any, request: Request, token: str, handler: Any) -> Any:
     client = sdk_class(api_key=token, base_url=request.base_url, max_retries=0, http_client=handler.client)
-    # The SDK would add the environment's, whatever the address.
-    client.organization = client.project = None
-    client._custom_headers = {}
+    client._custom_headers = {}  # the environment's OPENAI_CUSTOM_HEADERS, whatever the address
     return client
 
 
 def _arguments(request: Request, timeout: float, *, stream: bool) -> dict[str, Any]:
     load()
     params = dict(request.params)
+    if request.sdk_client:
+        from openai import Omit
+
+        # LiteLLM and the SDK would add the environment's, whatever the address.
+        theirs = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
+        params["extra_headers"] = theirs | params.get("extra_headers", {})
     if stream:
         params = {"stream_options": {"include_usage": True}} | params
     return params | {

@@ -13,8 +13,9 @@ from arawn_llm import _providers
 PACKAGE = Path(arawn_llm.__file__).parent
 LAYERS = [
     {"errors", "_completion", "_deadline", "_events"},
-    {"_providers", "_toml", "_faults", "_messages", "_clients"},
-    {"_schema", "_litellm"},
+    {"_providers", "_toml", "_faults", "_messages"},
+    {"_schema", "_clients"},
+    {"_litellm"},
     {"_trust", "_secrets"},
     {"_config"},
     {"_resolve"},
