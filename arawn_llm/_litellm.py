@@ -13,7 +13,7 @@ import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from arawn_llm import _deadline
@@ -118,6 +118,7 @@ def _forget_clients() -> None:
     from arawn_llm import _clients
 
     _clients.forget()
+    _sdk.cache_clear()
     load().in_memory_llm_clients_cache.flush_cache()
 
 
@@ -125,7 +126,7 @@ def _client(request: Request, token: str) -> Any:
     from arawn_llm import _clients
 
     handler = _clients.get_handler(load().HTTPHandler, request.bearer)
-    return _sdk(load().OpenAI, request, token, handler) if request.sdk_client else handler
+    return _sdk(load().OpenAI, request.base_url, token, handler) if request.sdk_client else handler
 
 
 async def _aclient(request: Request, token: str) -> Any:
@@ -134,11 +135,12 @@ async def _aclient(request: Request, token: str) -> Any:
     from arawn_llm import _clients
 
     handler = await _clients.aget_handler(AsyncHTTPHandler, request.bearer)
-    return _sdk(load().AsyncOpenAI, request, token, handler) if request.sdk_client else handler
+    return _sdk(load().AsyncOpenAI, request.base_url, token, handler) if request.sdk_client else handler
 
 
-def _sdk(sdk_class: Any, request: Request, token: str, handler: Any) -> Any:
-    client = sdk_class(api_key=token, base_url=request.base_url, max_retries=0, http_client=handler.client)
+@lru_cache(maxsize=32)
+def _sdk(sdk_class: Any, base_url: str, token: str, handler: Any) -> Any:
+    client = sdk_class(api_key=token, base_url=base_url, max_retries=0, http_client=handler.client)
     client._custom_headers = {}  # the environment's OPENAI_CUSTOM_HEADERS, whatever the address
     return client
 

@@ -32,12 +32,15 @@ def build_messages(
     Raises:
         InvalidRequestError: The prompt is empty or no list of messages, or an image cannot be used.
     """
-    said: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    if not said or not all(isinstance(each, Mapping) and "role" in each for each in said):
-        raise InvalidRequestError('the prompt must be a text or a list of {"role": …, "content": …} messages')
-    if isinstance(prompt, str) and not prompt.strip() and not images:
-        raise InvalidRequestError("the prompt is empty")
-    messages: list[dict[str, Any]] = copy.deepcopy([dict(each) for each in said])
+    if isinstance(prompt, str):
+        if not prompt.strip() and not images:
+            raise InvalidRequestError("the prompt is empty")
+        messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
+    else:
+        if not prompt or not all(isinstance(each, Mapping) and "role" in each for each in prompt):
+            words = 'the prompt must be a text or a list of {"role": …, "content": …} messages'
+            raise InvalidRequestError(words)
+        messages = copy.deepcopy([dict(each) for each in prompt])
     if images:
         last = messages[-1]
         if last["role"] != "user":
