@@ -66,7 +66,7 @@ def test_a_process_asks_only_its_server_prints_nothing_and_keeps_its_environment
     )
     assert (done.returncode, done.stdout) == (0, "")
     *said, facts = done.stderr.strip().splitlines()
-    # Beside TIKTOKEN_CACHE_DIR: LiteLLM points tiktoken at the tokenizer that it packages for as long as it runs.
+    # But for TIKTOKEN_CACHE_DIR: LiteLLM points tiktoken at the tokenizer that it packages.
     assert json.loads(facts) == [[], []]
     assert [line for line in said if "stands in a file" not in line] == []
     assert len(server.requests) == 4
