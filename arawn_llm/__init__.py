@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from arawn_llm._backend import Backend, aclose, get_backend, litellm_params
     from arawn_llm._completion import Completion, ToolCall, Usage
     from arawn_llm._config import Config, load_config, reload
+    from arawn_llm._conversation import Conversation
     from arawn_llm.errors import ArawnError, BackendError, ConfigError, CredentialError
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ _HOMES = {
     "Backend": "_backend",
     "BackendError": "errors",
     "Completion": "_completion",
+    "Conversation": "_conversation",
     "ToolCall": "_completion",
     "Usage": "_completion",
     "aclose": "_backend",
@@ -38,6 +40,7 @@ __all__ = [
     "Completion",
     "Config",
     "ConfigError",
+    "Conversation",
     "CredentialError",
     "ToolCall",
     "Usage",

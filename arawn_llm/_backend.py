@@ -11,12 +11,13 @@ from typing import Any
 from arawn_llm import _call, _litellm, _messages
 from arawn_llm._completion import Completion
 from arawn_llm._config import Config, found_config
+from arawn_llm._conversation import Conversation
 from arawn_llm._credentials import KeyProvider, TokenProvider
 from arawn_llm._resolve import Target, resolve
 from arawn_llm._stream import AsyncStream, Stream
 from arawn_llm.errors import ArawnError, BackendError
 
-Prompt = str | Sequence[_messages.Message]
+Prompt = str | Sequence[_messages.Message] | Conversation
 
 # Filled by `arawn_llm.testing.use_backend` only: what stands in for a profile, "agent.NAME", or ("") for all.
 _stand_ins: dict[str, Backend] = {}
@@ -73,7 +74,7 @@ class Backend:
         """Ask and wait for the whole answer.
 
         Args:
-            prompt: A text, or a list of OpenAI-style messages.
+            prompt: A text, a list of OpenAI-style messages, or a `Conversation`, which stays as it is.
             **options: system, images, tools, tool_choice, response_model (a pydantic model), timeout (seconds,
                 for everything together), temperature, max_tokens; the rest goes to LiteLLM as it is.
 
@@ -108,6 +109,10 @@ class Backend:
                     raise
                 refreshed, attempt = refreshed or error.status_code == 401, attempt + 1
             await asyncio.sleep(delay)
+
+    def conversation(self, system: str | None = None) -> Conversation:
+        """Begin a conversation, kept within the context window."""
+        return Conversation(self, system)
 
     def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """Ask and read the answer as it comes: `with backend.stream("Hello") as stream`.

@@ -198,7 +198,7 @@ def _texts(value: Any) -> list[str]:
 def plan(
     target: Target,
     credential: TokenProvider,
-    prompt: str | Sequence[_messages.Message],
+    prompt: str | Sequence[_messages.Message] | _messages.Said,
     options: Mapping[str, Any],
 ) -> Call:
     """Put a profile's defaults and a call's options into one request; nothing is sent yet.
@@ -209,10 +209,10 @@ def plan(
         ContextWindowError: The prompt cannot fit `max_context_tokens`.
     """
     own = dict(options)
-    system = own.pop("system", None) or target.system_prompt
+    system = own.pop("system", None) or getattr(prompt, "system", None) or target.system_prompt
     images = own.pop("images", None) or ()
-    _refuse_unsupported(target, images, own.get("tool_choice"))
     messages = _messages.build_messages(prompt, system, images)
+    _refuse_unsupported(target, messages, own.get("tool_choice"))
     tools, model = own.pop("tools", None), own.pop("response_model", None)
     timeout = own.pop("timeout", None) or target.profile.timeout
     reserved = sorted(own.keys() & RESERVED_PARAMS.keys())
@@ -239,11 +239,11 @@ def plan(
     return call
 
 
-def _refuse_unsupported(target: Target, images: Sequence[_messages.Image], tool_choice: object) -> None:
+def _refuse_unsupported(target: Target, messages: list[dict[str, Any]], tool_choice: object) -> None:
     """Refuse what LiteLLM would drop in silence, or fetch by itself."""
     provider = target.provider
-    for image in images:
-        scheme = image.partition("://")[0] + "://" if isinstance(image, str) else ""
+    for url in _messages.find_image_urls(messages):
+        scheme = url.partition("://")[0] + "://"
         if scheme in {"http://", "https://"} and scheme not in provider.image_urls:
             raise errors.InvalidRequestError(
                 f"{provider.display_name} fetches no {scheme} images",

@@ -7,9 +7,9 @@ import copy
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
 
@@ -24,14 +24,23 @@ _MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "g
 _MOST_IMAGE_BYTES = 20 * 1024 * 1024
 
 
+class Said(Protocol):
+    """What holds messages, such as a `Conversation`."""
+
+    system: str | None
+    messages: list[dict[str, Any]]
+
+
 def build_messages(
-    prompt: str | Sequence[Message], system: str | None, images: Sequence[Image]
+    prompt: str | Sequence[Message] | Said, system: str | None, images: Sequence[Image]
 ) -> list[dict[str, Any]]:
     """Put a prompt, a system prompt and images into OpenAI-style messages; the caller's are not touched.
 
     Raises:
         InvalidRequestError: The prompt is empty or no list of messages, or an image cannot be used.
     """
+    if not isinstance(prompt, str | Sequence):
+        prompt = prompt.messages
     if isinstance(prompt, str):
         if not prompt.strip() and not images:
             raise InvalidRequestError("the prompt is empty")
@@ -73,6 +82,14 @@ def _image_url(image: Image) -> str:
     if kind is None or (kind == "webp" and content[8:12] != b"WEBP"):
         raise InvalidRequestError(f"{name} is not a PNG, JPEG, GIF or WebP image")
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def find_image_urls(messages: Sequence[Message]) -> Iterator[str]:
+    """Yield the address of each image."""
+    for message in messages:
+        for part in message["content"] if isinstance(message.get("content"), list) else ():
+            address = part.get("image_url", "") if isinstance(part, Mapping) else ""
+            yield str(address.get("url", "") if isinstance(address, Mapping) else address)
 
 
 def build_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:

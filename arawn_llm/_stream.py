@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +23,17 @@ class _Answer:
         self._chunks: list[Any] = []
         self._completion: Completion | None = None
         self.text = ""
+        self.on_close: Callable[[_Answer], None] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether the answer came to its end."""
+        return self._completion is not None
+
+    def _tell(self) -> None:
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close(self)
 
     @property
     def completion(self) -> Completion:
@@ -70,6 +81,7 @@ class Stream(_Answer):
         """Close the connection; what has come stays in `text`."""
         if self._source is not None:
             _litellm.close(self._source)
+        self._tell()
 
     def __iter__(self) -> Iterator[str]:
         try:
@@ -131,6 +143,7 @@ class AsyncStream(_Answer):
         """Close the connection; what has come stays in `text`."""
         if self._source is not None:
             await _litellm.aclose(self._source)
+        self._tell()
 
     async def __aiter__(self) -> AsyncIterator[str]:
         try:

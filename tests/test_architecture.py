@@ -22,6 +22,7 @@ LAYERS = [
     {"_credentials"},
     {"_call"},
     {"_stream"},
+    {"_conversation"},
     {"_backend"},
 ]
 ALONE = {"litellm": "_litellm", "keyring": "_secrets", "openai": "_litellm", "httpcore": "_deadline"}
