@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -126,11 +126,35 @@ def load_config(path: str | os.PathLike[str] | None = None) -> Config:
     named = path or os.environ.get("ARAWN_CONFIG")
     if named:
         return _build([_read(Path(named).expanduser())])
+    return _build([_read(path, found=found) for path, found in find_files()])
+
+
+def find_files() -> list[tuple[Path, bool]]:
+    """Find the files that take part, the strongest last, each with whether it was merely found in a project."""
     user, project = _user_file(), _project_file(Path.cwd())
-    layers = [_read(user)] if user else []
+    files = [(user, False)] if user else []
     if project and not (user and project.resolve() == user.resolve()):
-        layers.append(_read(project, found=True))
-    return _build(layers)
+        files.append((project, True))
+    return files
+
+
+def check(path: Path, text: str, *, named: bool = False) -> None:
+    """See whether a file may hold a text, with the other files that take part or, if named, by itself.
+
+    Raises:
+        ConfigError: It may not; holds every problem found.
+    """
+    layer = Layer(path, text, _toml.parse(text, path))
+    others = [] if named else [(each, found) for each, found in find_files() if each != path]
+    _build([*(_read(each, found=found) for each, found in others), layer])
+
+
+def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Lay the files' values over each other, the strongest last."""
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = _merge(values, layer.values)
+    return values
 
 
 @cache
@@ -197,10 +221,7 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(layers: list[Layer]) -> Config:
-    values: dict[str, Any] = {}
-    for layer in layers:
-        values = _merge(values, layer.values)
-    reader = _Reader(values)
+    reader = _Reader(merge_layers(layers))
     profiles, tables = reader.read_profiles()
     config = Config(
         profiles=profiles,

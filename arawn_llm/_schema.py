@@ -26,6 +26,7 @@ _BASE_URL = re.compile(
     r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?(/[A-Za-z0-9_.~%/+:@-]*)?", re.A
 )
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+OUR_TABLES = ("llm", "agent", "memory", "embedding", "oauth")
 _SECRET_KEYS = frozenset({"api_key", "headers", "params", "client_secret", "base_url"})
 
 # What we say to LiteLLM ourselves: in params it would be said twice.
@@ -186,6 +187,34 @@ class OAuth(_Table):
     scope: str | None = None
     token_request: Literal["json", "form"] | None = None
     revoke_url: str | None = None
+
+
+def is_secret(key: tuple[str, ...]) -> bool:
+    """Tell whether a value is shown masked: keys and header values, and what a name calls a secret."""
+    name = key[-1].lower()
+    named = any(word in name for word in ("api_key", "secret", "token", "password", "authorization"))
+    return (named and not name.endswith(("_tokens", "token_url", "token_request"))) or "headers" in key[:-1]
+
+
+def describe_file() -> dict[str, Any]:
+    """Give the JSON Schema of a whole file, for editors (json-schema.org, draft 2020-12)."""
+    profile, embedding = Profile.model_json_schema(), Embedding.model_json_schema()
+    agent = Agent.model_json_schema() | {"additionalProperties": True}
+    tables = {
+        "llm": profile | {"required": [], "additionalProperties": {"$ref": "#/$defs/Profile"}},
+        "agent": {"type": "object", "additionalProperties": agent},
+        "memory": {"type": "object", "additionalProperties": True},
+        "embedding": embedding,
+        "oauth": {"type": "object", "additionalProperties": OAuth.model_json_schema()},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "arawn.toml",
+        "type": "object",
+        "properties": tables,
+        "additionalProperties": True,
+        "$defs": {"Profile": profile, **embedding.pop("$defs")},
+    }
 
 
 def is_header_value(value: str) -> bool:

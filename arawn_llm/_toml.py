@@ -1,7 +1,9 @@
-"""A TOML file's text: its values, and the line on which each key stands."""
+"""A TOML file's text: its values, the line of each key, and edits that leave all other bytes as they are."""
 
 from __future__ import annotations
 
+import copy
+import re
 import tomllib
 from collections.abc import Collection
 from pathlib import Path
@@ -98,3 +100,68 @@ def _holds(values: Any, path: KeyPath) -> bool:
             return False
         values = values[part]
     return True
+
+
+def set_value(text: str, key: KeyPath, value: Any, path: Path) -> str:
+    """Set one key in a file's text.
+
+    Args:
+        text: The file's text, line ends as they are.
+        key: The key's path; tables that are not there are made.
+        value: A string, number, boolean, list or dict.
+        path: The file, for messages.
+
+    Raises:
+        ConfigError: A part of the path is no table, or the file cannot be edited without other changes.
+    """
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    table: Any = document
+    for depth, part in enumerate(key[:-1], 1):
+        if part not in table:
+            table[part] = tomlkit.table(is_super_table=depth < len(key) - 1)
+        table = table[part]
+        if not isinstance(table, dict):
+            raise ConfigError(Problem(f"{'.'.join(key[:depth])} is not a table", path))
+    table[key[-1]] = value
+    return _proven(text, tomlkit.dumps(document), key, value, path)
+
+
+def remove_value(text: str, key: KeyPath, path: Path) -> str:
+    """Remove one key, or a whole table, from a file's text.
+
+    Raises:
+        ConfigError: The file does not hold the key, or cannot be edited without other changes.
+    """
+    import tomlkit
+
+    if not _holds(tomllib.loads(text), key):
+        raise ConfigError(Problem(f"does not hold {'.'.join(key)}", path))
+    document = tomlkit.parse(text)
+    table: Any = document
+    for part in key[:-1]:
+        table = table[part]
+    del table[key[-1]]
+    return _proven(text, tomlkit.dumps(document), key, None, path)
+
+
+def _proven(before: str, after: str, key: KeyPath, value: Any, path: Path) -> str:
+    """Give the edited text if it says what was asked and nothing else."""
+    if "\r\n" in before and not re.search(r"(?<!\r)\n", before):
+        after = re.sub(r"(?<!\r)\n", "\r\n", after)
+    wanted = copy.deepcopy(tomllib.loads(before))
+    table = wanted
+    for part in key[:-1]:
+        table = table.setdefault(part, {})
+    if value is None:
+        del table[key[-1]]
+    else:
+        table[key[-1]] = value
+    try:
+        right = tomllib.loads(after) == wanted
+    except tomllib.TOMLDecodeError:
+        right = False
+    if not right:
+        raise ConfigError(Problem(f"cannot be edited safely at {'.'.join(key)}: change it by hand", path))
+    return after

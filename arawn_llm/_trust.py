@@ -10,13 +10,13 @@ import hashlib
 import ipaddress
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from arawn_llm import _atomic
 from arawn_llm._providers import PROVIDERS
 from arawn_llm.errors import ConfigError, Problem
 
@@ -135,10 +135,4 @@ def save_trust(store: Path, path: Path, subjects: Iterable[str]) -> None:
     """
     allowed = load_trust(store) | {os.path.realpath(path): frozenset(subjects)}
     text = json.dumps({name: sorted(found) for name, found in sorted(allowed.items())}, indent=2)
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=store.parent, delete=False) as file:
-            file.write(text + "\n")
-        os.replace(file.name, store)
-    except OSError as exc:
-        raise ConfigError(Problem(f"cannot be written: {exc.strerror or exc}", store)) from exc
+    _atomic.write(store, text + "\n")

@@ -13,11 +13,12 @@ from arawn_llm import _providers
 PACKAGE = Path(arawn_llm.__file__).parent
 LAYERS = [
     {"errors", "_completion", "_deadline", "_events"},
-    {"_providers", "_toml", "_faults", "_messages"},
+    {"_providers", "_toml", "_atomic", "_faults", "_messages"},
     {"_schema", "_clients"},
     {"_litellm"},
     {"_trust", "_secrets"},
     {"_config"},
+    {"_edit"},
     {"_resolve"},
     {"_credentials"},
     {"_call"},
@@ -25,7 +26,13 @@ LAYERS = [
     {"_conversation"},
     {"_backend"},
 ]
-ALONE = {"litellm": "_litellm", "keyring": "_secrets", "openai": "_litellm", "httpcore": "_deadline"}
+ALONE = {
+    "litellm": "_litellm",
+    "keyring": "_secrets",
+    "openai": "_litellm",
+    "httpcore": "_deadline",
+    "tomlkit": "_toml",
+}
 MODULES = sorted(PACKAGE.glob("*.py"))
 
 
