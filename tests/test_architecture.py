@@ -18,14 +18,15 @@ LAYERS = [
     {"_litellm"},
     {"_trust", "_secrets"},
     {"_config"},
-    {"_resolve"},
-    {"_credentials"},
+    {"_resolve", "_oauth"},
+    {"_credentials", "auth"},
     {"_call"},
     {"_stream"},
     {"_conversation"},
     {"_backend"},
 ]
 ALONE = {"litellm": "_litellm", "keyring": "_secrets", "openai": "_litellm", "httpcore": "_deadline"}
+ALONE |= {"authlib": "client", "requests": "client", "filelock": "tokens"}
 MODULES = sorted(PACKAGE.glob("*.py"))
 
 
@@ -55,7 +56,7 @@ def test_each_library_has_one_importer(library: str, home: str) -> None:
 
 def test_the_public_names_are_the_truth() -> None:
     assert all(getattr(arawn_llm, name) for name in arawn_llm.__all__)
-    assert set(arawn_llm._HOMES) | {"errors"} == set(arawn_llm.__all__)
+    assert set(arawn_llm._HOMES) | {"auth", "errors"} == set(arawn_llm.__all__)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,16 @@ def test_the_public_names_are_the_truth() -> None:
             "import arawn_llm; arawn_llm.get_backend('ollama')",
             {"litellm", "keyring", "openai"},
             id="get_backend",
+        ),
+        pytest.param(
+            "import arawn_llm; arawn_llm.get_backend('claude-oauth')",
+            {"litellm", "keyring", "authlib", "requests", "filelock"},
+            id="get_backend-login",
+        ),
+        pytest.param(
+            "from arawn_llm.cli import arawn; arawn(['auth', '--help'], standalone_mode=False, prog_name='')",
+            {"litellm", "pydantic", "keyring", "authlib", "requests"},
+            id="help-auth",
         ),
         pytest.param(
             "from arawn_llm.cli import arawn; arawn(['ask', '--help'], standalone_mode=False, prog_name='')",
