@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,74 +18,50 @@ import pytest
 from conftest import Items
 from issuer import CLIENT, Issuer, log_in, provider, rewrite, wait_for
 from keyring.errors import KeyringLocked
-from wire import Wire
+from ways import Ask, each_way
 
 import arawn_llm
 from arawn_llm import auth, errors
+from arawn_llm.testing import Simulator
 
 Write = Callable[[str, str], Path]
 
 
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    server = Wire()
-    yield server
-    server.stop()
-
-
-@pytest.mark.parametrize("way", ["complete", "acomplete", "stream", "astream"])
+@each_way
 def test_a_call_carries_the_token_as_bearer_and_refreshes_it_once_refused(
-    issuer: Issuer, wire: Wire, way: str, write: Write, monkeypatch: pytest.MonkeyPatch
+    issuer: Issuer, serve: Callable[..., Simulator], ask: Ask, private_home: Path
 ) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-of-another-tool")
-    write("xdg/arawn/config.toml", Path("../xdg/arawn/config.toml").read_text() + PROFILE.format(wire.origin))
+    gateway = serve("claude-oauth")
+    issuer.change = lambda answer: setattr(gateway, "key", answer["access_token"]) or answer
+    with (private_home / "xdg/arawn/config.toml").open("a") as file:
+        file.write(f'[llm]\nbackend = "claude-oauth"\nmodel = "m"\nbase_url = "{gateway.base_url}"\n')
     arawn_llm.reload()
     log_in()
-    wire.steps.append(("status", (401, "expired", {})))
-    assert call(arawn_llm.get_backend(), way) == "Hello there"
-    sent = [headers for _, headers, _ in wire.seen]
-    tokens = [each.values["access_token"] for each in issuer.tokens]
-    assert [each["authorization"] for each in sent] == [f"Bearer {token}" for token in tokens]
-    assert len(sent) == 2 and not any("x-api-key" in each for each in sent)
+    gateway.key = "revoked"
+    assert ask(arawn_llm.get_backend()).text == "This reply is simulated."
+    sent = [each.headers["authorization"] for each in gateway.requests]
+    assert sent == [f"Bearer {each.values['access_token']}" for each in issuer.tokens] and len(sent) == 2
 
 
 def test_the_example_of_a_token_provider_works(
-    wire: Wire, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    serve: Callable[..., Simulator],
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    server = serve("custom", key="the-first")
     page = (Path(__file__).parents[1] / "docs/how-to/token-provider.md").read_text()
-    lines = f'[llm.corp]\nbackend = "custom"\nmodel = "m"\nbase_url = "{wire.origin}/v1"\n'
+    lines = f'[llm.corp]\nbackend = "custom"\nmodel = "m"\nbase_url = "{server.base_url}"\n'
     write("xdg/arawn/config.toml", lines)
     file = write("token", "the-first\n")
     monkeypatch.setenv("LLM_TOKEN_FILE", str(file))
     scope: dict[str, Any] = {}
     exec(page.split("```python\n")[1].split("```")[0], scope)
-    assert capsys.readouterr().out == "Hello there\n"
+    assert capsys.readouterr().out == "This reply is simulated.\n"
     giver = scope["backend"]._credential
     assert giver.token() == "the-first" and giver.invalidate() is False
     file.write_text("the-second")
     assert giver.invalidate() and giver.token() == "the-second"
-    assert wire.seen[0][1]["authorization"] == "Bearer the-first"
-
-
-PROFILE = '[llm]\nbackend = "claude-oauth"\nmodel = "m"\nbase_url = "{}"\n'
-
-
-def call(backend: arawn_llm.Backend, way: str) -> str:
-    async def acall() -> str:
-        try:
-            if way == "acomplete":
-                return (await backend.acomplete("Hello")).text
-            async with backend.astream("Hello") as answer:
-                return "".join([text async for text in answer])
-        finally:
-            await arawn_llm.aclose()
-
-    if way.startswith("a"):
-        return asyncio.run(acall())
-    if way == "complete":
-        return backend.complete("Hello").text
-    with backend.stream("Hello") as answer:
-        return "".join(answer)
 
 
 def test_an_expired_token_is_refreshed_and_kept(expired: Issuer) -> None:
