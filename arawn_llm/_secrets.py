@@ -63,7 +63,7 @@ class Keyring:
             return self._answers.get(name)
 
     def put(self, name: str, secret: SecretStr, *, plaintext: bool = False) -> str:
-        """Store a password as the only one of its name.
+        """Store a password, so that it is the one of its name that is read.
 
         Args:
             name: The user name under the service "arawn".

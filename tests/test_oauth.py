@@ -193,14 +193,16 @@ import authlib.integrations.requests_client, filelock
 giver = choose_provider(resolve(arawn_llm.load_config(), "claude-oauth"))
 print("ready", flush=True)
 sys.stdin.readline()
+if sys.argv[1] == "alone":
+    print(giver.token())
 with ThreadPoolExecutor(4) as pool:
     print(*pool.map(lambda _: giver.token(), range(4)))
 """
 
 
-def child() -> "subprocess.Popen[str]":
+def child(way: str = "together") -> "subprocess.Popen[str]":
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", CHILD], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen([sys.executable, "-c", CHILD, way], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def test_many_processes_with_many_threads_refresh_once(expired: Issuer) -> None:
@@ -228,6 +230,19 @@ def test_a_process_killed_while_it_waits_for_the_answer_leaves_a_usable_login(ex
     killed.communicate()
     assert provider().token() == expired.tokens[1].values["access_token"]
     gate.set()
+
+
+def test_ctrl_c_falls_after_the_new_tokens_are_kept(expired: Issuer, tokens_file: Path) -> None:
+    gate = threading.Event()
+    expired.steps.append(lambda: None if gate.wait(20) else ("never", 500))
+    interrupted = child("alone")
+    interrupted.stdin.write("\n")  # type: ignore[union-attr]
+    interrupted.stdin.flush()  # type: ignore[union-attr]
+    wait_for(lambda: expired.asked)
+    interrupted.send_signal(signal.SIGINT)
+    gate.set()
+    assert "KeyboardInterrupt" in interrupted.communicate(timeout=30)[1]
+    assert provider().token() == expired.tokens[1].values["access_token"] and expired.refreshes() == 1
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +22,7 @@ from arawn_llm.errors import CredentialError, LoginRequiredError
 
 TRIES = 4
 _BACKOFF = 0.25  # seconds before the second try; each further wait doubles
-_LIMIT = 15.0  # seconds to connect, and between two pieces of an answer
+_LIMIT = 10.0  # seconds to connect, and between two pieces of an answer
 _ERROR_CODE = re.compile(r"[a-z0-9_.-]{1,64}")
 _AGAIN = ("log in again: arawn auth",)
 
@@ -82,8 +83,13 @@ def begin(issuer: Issuer, redirect_uri: str) -> Attempt:
     return Attempt(issuer, redirect_uri, generate_token(32), generate_token(64))
 
 
-def refresh(tokens: Tokens, tries: int) -> Tokens:
+def refresh(tokens: Tokens, tries: int, keep: Callable[[Tokens], object]) -> Tokens:
     """Trade the refresh token for new tokens, at the issuer it came from (RFC 6749, section 6).
+
+    Args:
+        tokens: The old ones.
+        tries: How often to ask an issuer that gives no answer.
+        keep: Called with the new ones as soon as they are there, whatever interrupts the caller.
 
     Raises:
         LoginRequiredError: The issuer said no.
@@ -93,6 +99,7 @@ def refresh(tokens: Tokens, tries: int) -> Tokens:
         lambda session: session.refresh_token(tokens.token_url, tokens.refresh, allow_redirects=False),
         tokens,
         tries,
+        keep,
     )
 
 
@@ -168,19 +175,31 @@ def _check(response: Any) -> Any:
     return response
 
 
-def _ask(send: Callable[[Any], Mapping[str, Any]], before: Tokens, tries: int) -> Tokens:
+def _ask(
+    send: Callable[[Any], Mapping[str, Any]],
+    before: Tokens,
+    tries: int,
+    keep: Callable[[Tokens], object] = lambda tokens: None,
+) -> Tokens:
     """Send until there is an answer; the errors hold no other, whose frames would show tokens."""
     from authlib.integrations.base_client import OAuthError
     from requests import RequestException
+
+    def once(asked: float) -> Tokens | None:
+        with _session(before.client_id, before.token_request) as session:
+            tokens = _read_tokens(send(session), before, asked)
+        if tokens:
+            keep(tokens)
+        return tokens
 
     failure, refused, host = "", "", urlsplit(before.token_url).netloc
     for attempt in range(tries):
         if attempt:
             time.sleep(_BACKOFF * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
-        asked = time.time()
         try:
-            with _session(before.client_id, before.token_request) as session:
-                tokens = _read_tokens(send(session), before, asked)
+            # In a thread of its own, so that Ctrl-C falls after an answer is kept, not before.
+            with ThreadPoolExecutor(1, "arawn-login") as pool:
+                tokens = pool.submit(once, time.time()).result()
             if tokens is not None:
                 return tokens
             failure = "an answer without a bearer token"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -93,9 +92,7 @@ class Login:
                 return held
             raise _lost("the login has ended, and there is nothing to renew it with")
         try:
-            # In a thread of its own, so that Ctrl-C falls after the new tokens are kept, not before.
-            with ThreadPoolExecutor(1, "arawn-refresh") as pool:
-                return pool.submit(self._renew, held, 1 if usable else client.TRIES).result()
+            return client.refresh(held, 1 if usable else client.TRIES, self._keep)
         except LoginRequiredError:
             self._spent = held.refresh
             raise
@@ -106,13 +103,11 @@ class Login:
             _log.warning("the login could not be refreshed early and goes on for now: %s", exc)
             return held
 
-    def _renew(self, held: Tokens, tries: int) -> Tokens:
-        renewed = client.refresh(held, tries)
+    def _keep(self, renewed: Tokens) -> None:
         try:
             self.source = self.store.write(renewed, self.source)
         except CredentialError as exc:
             _log.error("the login was refreshed and could not be kept; it ends with this process: %s", exc)
-        return renewed
 
 
 def _lost(words: str) -> LoginRequiredError:
