@@ -108,6 +108,7 @@ def test_an_answer_may_leave_out_lifetime_and_refresh_token(expired: Issuer, tok
     [
         pytest.param(lambda: ("busy", 503), id="503"),
         pytest.param(lambda: ({"error": {"type": "rate_limit_error"}}, 429), id="429"),
+        pytest.param(lambda: ({"error": "temporarily_unavailable"}, 400), id="a passing OAuth error"),
         pytest.param(lambda: "<html>a hotel's login page</html>", id="HTML"),
         pytest.param(lambda: ("moved", 302, {"location": "http://127.0.0.1:9/"}), id="redirect"),
         pytest.param(lambda: ("null", 200, {"content-type": "application/json"}), id="null"),

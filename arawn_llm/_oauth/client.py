@@ -24,6 +24,7 @@ TRIES = 4
 _BACKOFF = 0.25  # seconds before the second try; each further wait doubles
 _LIMIT = 10.0  # seconds to connect, and between two pieces of an answer
 _ERROR_CODE = re.compile(r"[a-z0-9_.-]{1,64}")
+_FINAL = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})  # RFC 6749, section 5.2
 _AGAIN = ("log in again: arawn auth",)
 
 
@@ -192,7 +193,7 @@ def _ask(
             keep(tokens)
         return tokens
 
-    failure, refused, host = "", "", urlsplit(before.token_url).netloc
+    failure, host = "", urlsplit(before.token_url).netloc
     for attempt in range(tries):
         if attempt:
             time.sleep(_BACKOFF * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
@@ -205,23 +206,24 @@ def _ask(
             failure = "an answer without a bearer token"
             break
         except OAuthError as exc:
-            refused = _error_code(exc.error)
-            break
+            failure = _error_code(exc.error)
+            if failure in _FINAL:
+                break
         except (RequestException, ValueError) as exc:
-            status = getattr(getattr(exc, "response", None), "status_code", None)
-            failure = (
-                f"HTTP {status}"
-                if status
-                else "no JSON object"
-                if isinstance(exc, ValueError)
-                else type(exc).__name__
-            )
-    if refused:
-        raise LoginRequiredError(f"{host} gives no tokens for this login: {refused}", hints=_AGAIN)
+            failure = _failure(exc)
+    if failure in _FINAL:
+        raise LoginRequiredError(f"{host} gives no tokens for this login: {failure}", hints=_AGAIN)
     raise CredentialError(
         f"{host} gave no tokens for the login, which stays as it was: {failure}",
         hints=("try again in a minute", "is this machine online, and does a proxy stand between?"),
     )
+
+
+def _failure(exc: Exception) -> str:
+    status = getattr(getattr(exc, "response", None), "status_code", None)
+    if status:
+        return f"HTTP {status}"
+    return "no JSON object" if isinstance(exc, ValueError) else type(exc).__name__
 
 
 def _error_code(error: object) -> str:
