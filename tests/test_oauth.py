@@ -43,25 +43,23 @@ def test_a_call_carries_the_token_as_bearer_and_refreshes_it_once_refused(
     assert sent == [f"Bearer {each.values['access_token']}" for each in issuer.tokens] and len(sent) == 2
 
 
-def test_the_example_of_a_token_provider_works(
-    serve: Callable[..., Simulator],
-    write: Write,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@each_way
+def test_the_example_of_a_token_provider_works(serve: Callable[..., Simulator], write: Write, ask: Ask) -> None:
     server = serve("custom", key="the-first")
     page = (Path(__file__).parents[1] / "docs/how-to/token-provider.md").read_text()
     lines = f'[llm.corp]\nbackend = "custom"\nmodel = "m"\nbase_url = "{server.base_url}"\n'
     write("xdg/arawn/config.toml", lines)
     file = write("token", "the-first\n")
-    monkeypatch.setenv("LLM_TOKEN_FILE", str(file))
-    scope: dict[str, Any] = {}
+    scope: dict[str, Any] = {"__name__": "example"}
     exec(page.split("```python\n")[1].split("```")[0], scope)
-    assert capsys.readouterr().out == "This reply is simulated.\n"
-    giver = scope["backend"]._credential
-    assert giver.token() == "the-first" and giver.invalidate() is False
+    backend = scope["corp_backend"](str(file))
+    assert ask(backend).text == "This reply is simulated."
+    server.key = "the-second"
+    with pytest.raises(errors.AuthenticationError) as caught:
+        ask(backend)
+    assert f"the file {file}" in caught.value.hints[0] and len(server.requests) == 2
     file.write_text("the-second")
-    assert giver.invalidate() and giver.token() == "the-second"
+    assert ask(backend).text == "This reply is simulated."
 
 
 def test_an_expired_token_is_refreshed_and_kept(expired: Issuer) -> None:
