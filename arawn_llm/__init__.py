@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arawn_llm import errors
+    from arawn_llm import auth, errors
     from arawn_llm._backend import Backend, aclose, get_backend, litellm_params
     from arawn_llm._completion import Completion, ToolCall, Usage
     from arawn_llm._config import Config, load_config, reload
@@ -45,6 +45,7 @@ __all__ = [
     "ToolCall",
     "Usage",
     "aclose",
+    "auth",
     "errors",
     "get_backend",
     "litellm_params",
@@ -54,7 +55,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"errors", "testing"}:
+    if name in {"auth", "errors", "testing"}:
         return import_module(f"arawn_llm.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'arawn_llm' has no attribute {name!r}")

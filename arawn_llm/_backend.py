@@ -12,7 +12,7 @@ from arawn_llm import _call, _litellm, _messages
 from arawn_llm._completion import Completion
 from arawn_llm._config import Config, found_config
 from arawn_llm._conversation import Conversation
-from arawn_llm._credentials import KeyProvider, TokenProvider
+from arawn_llm._credentials import TokenProvider, choose_provider
 from arawn_llm._resolve import Target, resolve
 from arawn_llm._stream import AsyncStream, Stream
 from arawn_llm.errors import ArawnError, BackendError
@@ -172,7 +172,7 @@ def get_backend(
         return _stand_ins[target.name]
     if model:
         target = replace(target, model=model)
-    return Backend(target, credential or KeyProvider(target))
+    return Backend(target, credential or choose_provider(target))
 
 
 async def aclose() -> None:

@@ -232,7 +232,12 @@ def plan(
             messages = _messages.ask_for_json(messages, model)
     provider = target.provider
     request = Request(
-        provider.prefix + target.model, target.base_url, messages, params, provider.sdk_client, provider.login
+        provider.prefix + target.model,
+        target.base_url,
+        messages,
+        params,
+        provider.sdk_client,
+        bool(provider.login),
     )
     call = Call(target, credential, request, timeout, response_model=model, outer=sys.exception())
     _guard_context(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -175,6 +176,26 @@ def user_folder() -> Path:
     return Path(folder).expanduser() if folder else platformdirs.user_config_path("arawn")
 
 
+def data_folder() -> Path:
+    """Name the folder of what Arawn keeps for the user, such as tokens where no keyring can."""
+    folder = os.environ.get("ARAWN_DATA_DIR")
+    return Path(folder).expanduser() if folder else platformdirs.user_data_path("arawn")
+
+
+def client_id_variable() -> str | None:
+    """Give the client id that the environment names for a login."""
+    return os.environ.get("ARAWN_OAUTH_CLIENT_ID")
+
+
+def can_open_browser() -> bool:
+    """Guess whether a browser opened here would be in front of the person."""
+    if "BROWSER" in os.environ:
+        return True
+    remote = {"SSH_CONNECTION", "SSH_TTY", "SSH_CLIENT"} & os.environ.keys()
+    shown = sys.platform in {"win32", "darwin"} or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+    return bool(shown) and not remote
+
+
 def trust_store() -> Path:
     """Name the file that remembers which found files the person trusts with what."""
     return user_folder() / "trusted.json"
@@ -232,6 +253,7 @@ def _build(layers: list[Layer]) -> Config:
         layers=tuple(layers),
         trusted=_trust.load_trust(trust_store()) if any(layer.found for layer in layers) else {},
     )
+    reader.check_names(("oauth",), [row.login.name for row in PROVIDERS.values() if row.login])
     if reader.problems:
         raise ConfigError(_place(layers, reader.problems))
     return config
@@ -269,6 +291,12 @@ class _Reader:
             found = self.read((*key, name), model)
             if found is not None:
                 yield name, (*key, name), found
+
+    def check_names(self, key: KeyPath, names: list[str]) -> None:
+        """Find tables below a key that have none of the names."""
+        for name in self._table(key).keys() - names:
+            words = f"[{'.'.join((*key, name))}] is not a known table{_schema.nearest(name, names)}"
+            self.problems.append(((*key, name), words))
 
     def read(self, key: KeyPath, model: type[T]) -> T | None:
         """Read one table."""

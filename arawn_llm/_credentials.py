@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from arawn_llm._providers import NO_KEY
+from arawn_llm._config import data_folder
+from arawn_llm._oauth.login import Login
+from arawn_llm._oauth.tokens import Store
+from arawn_llm._providers import NO_KEY, Issuer
 from arawn_llm._resolve import Target
 from arawn_llm._secrets import KEYRING, FoundKey, find_key
 from arawn_llm.errors import LoginRequiredError, MissingCredentialError
@@ -26,10 +31,10 @@ class TokenProvider(Protocol):
         """Drop a refused token; tell whether another may be had by asking again."""
         ...
 
-    @property
-    def source(self) -> str:
-        """Say where the token comes from, without showing it."""
-        ...
+
+def choose_provider(target: Target) -> TokenProvider:
+    """Choose who gives a target's key or token."""
+    return LoginProvider(target, target.issuer) if target.issuer else KeyProvider(target)
 
 
 @dataclass
@@ -74,11 +79,13 @@ class KeyProvider:
 
     def _missing(self) -> MissingCredentialError | LoginRequiredError:
         provider, target = self.target.provider, self.target
+        keyring = f" ({KEYRING.failure})" if KEYRING.failure else ""
         if provider.login:
             return LoginRequiredError(
-                f'no login for backend "{provider.key}"', hints=target.hints(LoginRequiredError)
+                f'no login for backend "{provider.key}": looked in the keyring{keyring}, '
+                f"in {data_folder()}, and in {provider.env_var}",
+                hints=target.hints(LoginRequiredError),
             )
-        keyring = f" ({KEYRING.failure})" if KEYRING.failure else ""
         return MissingCredentialError(
             f'no API key for backend "{provider.key}": looked in the keyring{keyring}, '
             f"in {provider.env_var}, and in {target.place}",
@@ -87,3 +94,61 @@ class KeyProvider:
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.target,)
+
+
+# What this thread or task was given last: another may have refreshed before it learns of a refusal.
+_given: ContextVar[str | None] = ContextVar("_given", default=None)
+
+
+@dataclass
+class LoginProvider:
+    """Give the access token of a login, fresh for every call; else what stands in for one."""
+
+    target: Target
+    issuer: Issuer
+    source: str = field(default="an unknown place", init=False, compare=False)
+    _login: Login = field(init=False, repr=False, compare=False)
+    _instead: KeyProvider = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._login = Login(self.issuer, Store(self.issuer.name, data_folder()))
+        self._instead = KeyProvider(self.target)
+
+    def token(self) -> str:
+        """Give the token, refreshed if it is about to end.
+
+        Raises:
+            LoginRequiredError: Nobody is logged in, or the login has ended.
+            CredentialError: The token cannot be refreshed now.
+        """
+        return self._give(self._find())
+
+    async def atoken(self) -> str:
+        """Give the token, refreshed if it is about to end; the loop goes on meanwhile."""
+        held = self._login.held()
+        return self._give(held if held is not None else await asyncio.to_thread(self._find))
+
+    def invalidate(self) -> bool:
+        """Have the token that this thread or task was given refreshed before the next call."""
+        return self._login.refuse(_given.get()) or self._instead.invalidate()
+
+    def _find(self) -> str:
+        found = self._login.access_token()
+        if found is None:
+            try:
+                stand_in = self._instead.token()
+                self.source = self._instead.source
+                return stand_in
+            except LoginRequiredError:
+                found = self._login.access_token(fresh=True)  # somebody may have logged in meanwhile
+                if found is None:
+                    raise
+        self.source = self._login.source
+        return found
+
+    def _give(self, token: str) -> str:
+        _given.set(token)
+        return token
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.target, self.issuer)

@@ -9,13 +9,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from arawn_llm import errors
 
 NO_KEY = "no-key"  # stands for none, so that LiteLLM looks for no other; it is not sent
 _CHAT = frozenset({"tools", "streaming", "vision", "json_schema"})
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """Say where a login happens and where its tokens come from (RFC 6749, 7636, 8252).
+
+    Attributes:
+        name: Its table in the file, below `[oauth]`.
+        authorize_url: Where the person consents.
+        token_url: Where a code or a refresh token becomes an access token.
+        redirect_uri: The page that shows the code, where it has to be pasted.
+        scope: What is asked for; empty asks for nothing by name.
+        token_request: How the token endpoint reads a request; RFC 6749 asks for "form".
+        revoke_url: Where a logout revokes the tokens (RFC 7009).
+        client_id: The registration to log in with; the person's to give.
+    """
+
+    name: str
+    authorize_url: str
+    token_url: str
+    redirect_uri: str
+    scope: str = ""
+    token_request: Literal["json", "form"] = "form"
+    revoke_url: str | None = None
+    client_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +58,7 @@ class Provider:
         suffixes: Endings of a base_url that LiteLLM would append again, longest first.
         capabilities: What `Backend.supports` answers.
         key_required: False where a server may be open.
-        login: True where the credential is the bearer token of a login, not an API key.
+        login: The issuer, where the credential is the bearer token of a login, not an API key.
         sdk_client: True where LiteLLM calls through the OpenAI SDK rather than plain httpx.
         image_urls: The beginnings of image addresses that the API itself fetches; others would be fetched here.
         tool_choice: False where the API knows no tool_choice.
@@ -55,7 +80,7 @@ class Provider:
     suffixes: tuple[str, ...] = ("/chat/completions",)
     capabilities: frozenset[str] = _CHAT
     key_required: bool = True
-    login: bool = False
+    login: Issuer | None = None
     sdk_client: bool = False
     image_urls: tuple[str, ...] = ("https://", "http://")
     tool_choice: bool = True
@@ -94,7 +119,8 @@ HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = MappingProxyType(
             'or, least safe, write api_key = "…" in the profile',
         ),
         errors.LoginRequiredError: (
-            "give a bearer token that you may use here: export {env_var}=…",
+            "log in: arawn auth",
+            "or give a bearer token that you may use here: export {env_var}=…",
             'or use backend = "anthropic" with an API key',
         ),
         errors.AuthenticationError: (
@@ -161,6 +187,14 @@ _OLLAMA_HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = {
 _CUSTOM_HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = {
     errors.BackendConnectionError: (
         "is the server running, and is base_url = {base_url} its address, /v1 included?",
+    ),
+}
+
+_LOGIN_HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = {
+    errors.AuthenticationError: (
+        "the token came from {key_source}: log in again: arawn auth",
+        "does {base_url} accept this issuer's tokens?",
+        "may this login use model {model}?",
     ),
 }
 
@@ -244,8 +278,16 @@ _ROWS = (
         model="claude-sonnet-4-6",
         suffixes=_ANTHROPIC_SUFFIXES,
         image_urls=("https://",),
-        login=True,
+        login=Issuer(
+            name="claude",
+            authorize_url="https://claude.ai/oauth/authorize",
+            token_url="https://console.anthropic.com/v1/oauth/token",
+            redirect_uri="https://console.anthropic.com/oauth/code/callback",
+            scope="org:create_api_key user:profile user:inference",
+            token_request="json",
+        ),
         params={"max_tokens": 8192},
+        hints=_LOGIN_HINTS,
     ),
 )
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import SecretStr
 
 from arawn_llm._config import DEFAULT, Config
-from arawn_llm._providers import HINTS, PROVIDERS, Provider
+from arawn_llm._providers import HINTS, PROVIDERS, Issuer, Provider
 from arawn_llm._schema import Profile, nearest
 from arawn_llm.errors import ArawnError, ProfileNotFoundError, UntrustedFileError
+
+# Another issuer's default: nothing answers there, and the address bar shows the code to be pasted.
+ADDRESS_BAR = "http://127.0.0.1/callback"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Target:
     profile: Profile
     place: str
     system_prompt: str | None = field(default=None, repr=False)
+    issuer: Issuer | None = None
 
     def hints(self, kind: type[ArawnError], **facts: str) -> tuple[str, ...]:
         """List what to check for a kind of error, filled in for this target."""
@@ -68,6 +72,20 @@ def resolve(config: Config, name: str | None = None, agent: str | None = None) -
     else:
         found, trail = _default(config, agent)
     return _target(config, found, trail, asked.system_prompt if asked else None)
+
+
+def resolve_issuer(config: Config, default: Issuer) -> Issuer:
+    """Put what the file says of a login over the defaults.
+
+    Raises:
+        ConfigError: A file that was merely found wants to decide where a login's tokens go.
+    """
+    _refuse_untrusted(config, ("oauth", default.name))
+    said = config.oauth.get(default.name)
+    own = said.model_dump(exclude_none=True) if said else {}
+    if "token_url" in own and own["token_url"] != default.token_url:
+        own = {"token_request": "form", "redirect_uri": ADDRESS_BAR} | own
+    return replace(default, **own)
 
 
 def _by_name(config: Config, name: str) -> tuple[str, str]:
@@ -134,6 +152,7 @@ def _target(config: Config, name: str, trail: str, system_prompt: str | None) ->
         profile=profile,
         place=place,
         system_prompt=system_prompt or profile.system_prompt,
+        issuer=resolve_issuer(config, provider.login) if provider.login else None,
     )
 
 

@@ -25,9 +25,20 @@ from arawn_llm._providers import PROVIDERS
 _BASE_URL = re.compile(
     r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?(/[A-Za-z0-9_.~%/+:@-]*)?", re.A
 )
+# Where a login's codes and tokens may go: https, or this machine (RFC 8252, section 8.3).
+_LOGIN_URL = re.compile(
+    r"(https://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)|http://(localhost|127(\.\d{1,3}){3}|\[::1\]))(:\d{1,5})?"
+    r"(/[A-Za-z0-9_.~%/+:@-]*)?(\?[A-Za-z0-9_.~%/+:@=&-]*)?",
+    re.A,
+)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 OUR_TABLES = ("llm", "agent", "memory", "embedding", "oauth")
-_SECRET_KEYS = frozenset({"api_key", "headers", "params", "client_secret", "base_url"})
+_SECRET_KEYS = frozenset({"api_key", "headers", "params", "client_secret", "base_url"}) | {
+    "authorize_url",
+    "token_url",
+    "redirect_uri",
+    "revoke_url",
+}
 
 # What we say to LiteLLM ourselves: in params it would be said twice.
 RESERVED_PARAMS = {
@@ -61,6 +72,14 @@ def _check_base_url(url: str | None) -> str | None:
     if url is not None and not _BASE_URL.fullmatch(url):
         raise PydanticCustomError(
             "base_url", "must be http(s)://host[:port][/path], without a password, a query or a fragment"
+        )
+    return url
+
+
+def _check_login_url(url: str | None) -> str | None:
+    if url is not None and not _LOGIN_URL.fullmatch(url):
+        raise PydanticCustomError(
+            "base_url", "must be https://…, or http:// on this machine, without a password"
         )
     return url
 
@@ -127,6 +146,8 @@ class Profile(_Table):
                     'has backend = "{backend}", which needs a {key}',
                     {"backend": self.backend, "key": key},
                 )
+        if provider.login:
+            _check_login_url(self.base_url)
         return self
 
 
@@ -180,13 +201,21 @@ class Embedding(_Table):
 class OAuth(_Table):
     """One `[oauth.…]` table."""
 
-    client_id: str | None = None
+    client_id: Annotated[str, Field(min_length=1)] | None = None
     authorize_url: str | None = None
     token_url: str | None = None
     redirect_uri: str | None = None
     scope: str | None = None
     token_request: Literal["json", "form"] | None = None
     revoke_url: str | None = None
+
+    _urls = field_validator("authorize_url", "token_url", "redirect_uri", "revoke_url")(_check_login_url)
+
+    @model_validator(mode="after")
+    def _one_issuer(self) -> OAuth:
+        if (self.authorize_url is None) != (self.token_url is None):
+            raise PydanticCustomError("issuer", "needs authorize_url and token_url, of one issuer")
+        return self
 
 
 def is_secret(key: tuple[str, ...]) -> bool:

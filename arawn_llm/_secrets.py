@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
@@ -15,6 +17,10 @@ from arawn_llm.errors import CredentialError
 
 SERVICE = "arawn"
 KEYRING_LIMIT = 3.0  # seconds; a frozen keyring daemon never answers
+_MOST_COPIES = 20  # items of one name, each uncovered by deleting the one before
+_PLAINTEXT = "keyrings.alt"  # its backends keep passwords in files that anyone with the file can read
+
+T = TypeVar("T")
 
 _FILE = "the configuration file"
 _log = logging.getLogger("arawn_llm")
@@ -42,12 +48,52 @@ class Keyring:
     _answers: dict[str, SecretStr | None] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def get(self, name: str) -> SecretStr | None:
-        """Give the password of a user name under the service "arawn", or None."""
+    def get(self, name: str, *, fresh: bool = False) -> SecretStr | None:
+        """Give the password of a user name under the service "arawn", or None.
+
+        Args:
+            name: The user name.
+            fresh: Ask the keyring itself again, even if it answered or failed before.
+        """
         with self._lock:
-            if name not in self._answers and not self.failure:
-                self._answers[name] = self._ask(name)
+            if fresh or (name not in self._answers and not self.failure):
+                self._answers[name], self.failure = self._limited(lambda ring: _get(ring, name))
+                if self.failure:
+                    _log.info("the system keyring is not used: %s", self.failure)
             return self._answers.get(name)
+
+    def put(self, name: str, secret: SecretStr, *, plaintext: bool = False) -> str:
+        """Store a password, so that it is the one of its name that is read.
+
+        Args:
+            name: The user name under the service "arawn".
+            secret: The password.
+            plaintext: Store it even where the backend does not encrypt.
+
+        Returns:
+            Why it could not be stored; empty if it was.
+        """
+        with self._lock:
+            why, failure = self._limited(lambda ring: _put(ring, name, secret, plaintext))
+            if not (why or failure):
+                self._answers[name] = secret
+            return why or failure
+
+    def delete(self, name: str) -> int:
+        """Delete every copy of a password, and give their number.
+
+        Raises:
+            CredentialError: The keyring failed, and a copy may be left.
+        """
+        with self._lock:
+            self._answers.pop(name, None)
+            count, failure = self._limited(lambda ring: _delete(ring, name))
+        if failure and failure not in _NO_KEYRING:
+            raise CredentialError(
+                f"the keyring ({SERVICE}, {name}) could not be emptied: {failure}",
+                hints=("unlock the keyring and try again",),
+            )
+        return count or 0
 
     def forget(self) -> None:
         """Drop every answer and failure, so that the keyring is asked again."""
@@ -55,8 +101,9 @@ class Keyring:
             self._answers.clear()
             self.failure = ""
 
-    def _ask(self, name: str) -> SecretStr | None:
-        answer: list[SecretStr | None] = []
+    def _limited(self, work: Callable[[Any], T]) -> tuple[T | None, str]:
+        """Let work be done with the keyring; give what it gave, and why it failed."""
+        answer: list[T] = []
         failure: list[str] = []
 
         def ask() -> None:
@@ -64,21 +111,46 @@ class Keyring:
             try:
                 import keyring
 
-                found = keyring.get_password(SERVICE, name)
-                answer.append(SecretStr(found) if found else None)
+                answer.append(work(keyring))
             except Exception as exc:  # noqa: BLE001 - kept as `failure`, which `arawn` shows
                 failure.append(type(exc).__name__)
 
         thread = threading.Thread(target=ask, name="arawn-keyring", daemon=True)
         thread.start()
         thread.join(self.limit)
-        if not answer:
-            self.failure = failure[0] if failure else f"no answer within {self.limit:g} s"
-            _log.info("the system keyring is not used: %s", self.failure)
-        return answer[0] if answer else None
+        if answer:
+            return answer[0], ""
+        return None, failure[0] if failure else f"no answer within {self.limit:g} s"
 
 
 KEYRING = Keyring()
+_NO_KEYRING = frozenset({"NoKeyringError", "InitError"})
+
+
+def _get(ring: Any, name: str) -> SecretStr | None:
+    found = ring.get_password(SERVICE, name)
+    return SecretStr(found) if found else None
+
+
+def _put(ring: Any, name: str, secret: SecretStr, plaintext: bool) -> str:
+    backend = ring.get_keyring()
+    first = next(iter(getattr(backend, "backends", ())), backend)
+    if type(first).__module__.startswith(_PLAINTEXT) and not plaintext:
+        return f"{type(first).__module__} does not encrypt"
+    ring.set_password(SERVICE, name, secret.get_secret_value())
+    if _get(ring, name) == secret:
+        return ""
+    _delete(ring, name)  # an older item of the same name lay over it
+    ring.set_password(SERVICE, name, secret.get_secret_value())
+    return "" if _get(ring, name) == secret else f"{type(first).__module__} keeps nothing"
+
+
+def _delete(ring: Any, name: str) -> int:
+    for count in range(_MOST_COPIES):
+        if ring.get_password(SERVICE, name) is None:
+            return count
+        ring.delete_password(SERVICE, name)
+    raise RuntimeError("what was deleted comes back")
 
 
 def find_key(keyring_name: str, env_var: str, profile: str, file_key: SecretStr | None) -> FoundKey | None:

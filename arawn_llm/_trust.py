@@ -85,10 +85,12 @@ def find_demands(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Ite
     """List all that a file's tables of ours ask for that could send a key elsewhere."""
     for name, value in values.items():
         key = (*prefix, name)
-        if not prefix and name == "oauth":
-            yield Demand(key, f"oauth#{_digest(value)}", "decides where a login's tokens go")
-        elif not prefix and name not in {"llm", "memory", "embedding"}:
+        if not prefix and name not in {"llm", "memory", "embedding", "oauth"}:
             continue
+        elif key[0] == "oauth" and not isinstance(value, dict):
+            host = host_of(value) if isinstance(value, str) else ""
+            words = f"sends a login's codes and tokens to {host}" if host else f"decides the {name} of a login"
+            yield Demand(key, f"{'.'.join(key)}#{_digest(value)}", words)
         elif name == "base_url" and isinstance(value, str):
             yield from _address(key, value, values.get("backend"))
         elif name in {"headers", "params"} and isinstance(value, dict):

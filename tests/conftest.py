@@ -2,14 +2,22 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import keyring
 import pytest
+from keyring.backend import KeyringBackend
+from keyring.errors import PasswordDeleteError
 
 import arawn_llm
 from arawn_llm import Backend
 from arawn_llm.testing import Simulator
+
+if TYPE_CHECKING:
+    from issuer import Issuer
 
 KEYS = ("ANTHROPIC", "OPENAI", "GROQ", "OLLAMA", "LLM", "ARAWN", "LITELLM", "HTTP", "http", "ALL_PROXY")
 OURS = {"127.0.0.1", "localhost", "::1", None}
@@ -24,6 +32,7 @@ def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "xdg"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
     monkeypatch.chdir(home / "work")
     arawn_llm.reload()
@@ -85,3 +94,76 @@ def make(write: Callable[[str, str], Path]) -> Make:
         return arawn_llm.get_backend(config=arawn_llm.load_config(path))
 
     return make
+
+
+class Items(KeyringBackend):
+    """A keyring that may hold several items of one name: the first is read, the last is set and deleted."""
+
+    priority = 1.0  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.items: list[tuple[str, str]] = []
+        self.failure: Exception | None = None
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.get_password(service, username)
+        self.items = [each for each in self.items if each[0] != f"own {username}"]
+        self.items.append((f"own {username}", password))
+
+    def get_password(self, service: str, username: str) -> str | None:
+        if self.failure:
+            raise self.failure
+        return next((value for name, value in self.items if name.endswith(username)), None)
+
+    def delete_password(self, service: str, username: str) -> None:
+        mine = [each for each in self.items if each[0].endswith(username)]
+        if not mine:
+            raise PasswordDeleteError("no such item")
+        self.items.remove(mine[-1])
+
+
+@pytest.fixture
+def ring(private_home: Path) -> Iterator[Items]:
+    """A working keyring, in place of none."""
+    before = keyring.get_keyring()
+    items = Items()
+    keyring.set_keyring(items)
+    arawn_llm.reload()
+    yield items
+    keyring.set_keyring(before)
+    arawn_llm.reload()
+
+
+@pytest.fixture
+def issuer(write: Callable[[str, str], Path]) -> Iterator["Issuer"]:
+    """An issuer that the user's own file names."""
+    import requests
+    from issuer import CLIENT, PERSON, Issuer
+
+    server = Issuer()
+    write(
+        "xdg/arawn/config.toml",
+        f'[oauth.claude]\nclient_id = "{CLIENT}"\nauthorize_url = "{server.url}/authorize"\n'
+        f'token_url = "{server.url}/token"\nrevoke_url = "{server.url}/revoke"\n'
+        f'redirect_uri = "{server.url}/shown"\nscope = "talk"\n',
+    )
+    PERSON.visit = requests.get
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def tokens_file(private_home: Path) -> Path:
+    return private_home / "data/arawn/oauth-tokens.json"
+
+
+@pytest.fixture
+def expired(issuer: "Issuer", tokens_file: Path) -> "Issuer":
+    """An issuer at which somebody logged in an hour and more ago."""
+    from issuer import log_in, rewrite
+
+    log_in()
+    rewrite(tokens_file, issued_at=time.time() - 4000)
+    issuer.asked.clear()
+    return issuer

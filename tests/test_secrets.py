@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import keyring
 import pytest
+from conftest import Items
 from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
 from pydantic import SecretStr
@@ -96,6 +97,40 @@ def test_a_keyring_that_never_answers_is_left(install: Callable[..., Stored]) ->
     ring = Keyring(limit=0.05)
     assert ring.get("groq_api_key") is None and ring.failure == "no answer within 0.05 s"
     release.set()
+
+
+def test_a_stored_key_is_the_only_one_of_its_name(ring: Items) -> None:
+    ring.items.append(("another tool's groq_api_key", "old"))
+    assert Keyring().put("groq_api_key", SecretStr("new")) == ""
+    assert ring.items == [("own groq_api_key", "new")]
+
+
+def test_every_copy_of_a_key_is_deleted(ring: Items) -> None:
+    ring.items += [("another tool's groq_api_key", "old"), ("own groq_api_key", "new"), ("own other", "kept")]
+    assert (Keyring().delete("groq_api_key"), Keyring().delete("groq_api_key")) == (2, 0)
+    assert ring.items == [("own other", "kept")]
+
+
+def test_a_keyring_that_cannot_be_emptied_is_an_error(ring: Items) -> None:
+    ring.failure = KeyringLocked("no")
+    with pytest.raises(errors.CredentialError, match="KeyringLocked"):
+        Keyring().delete("groq_api_key")
+
+
+def test_a_keyring_that_keeps_nothing_is_noticed(install: Callable[..., Stored]) -> None:
+    assert Keyring().put("name", SecretStr("x")) == "keyring.backends.null keeps nothing"
+    install({}.get)
+    assert Keyring().put("name", SecretStr("x")) == "NotImplementedError"
+
+
+def test_a_keyring_without_encryption_is_not_written_to_unasked(ring: Items) -> None:
+    class Plain(Items):
+        pass
+
+    Plain.__module__ = "keyrings.alt.file"
+    keyring.set_keyring(Plain())
+    assert Keyring().put("name", SecretStr("x")) == "keyrings.alt.file does not encrypt"
+    assert Keyring().put("name", SecretStr("x"), plaintext=True) == ""
 
 
 def test_a_key_that_no_header_can_carry_is_refused_unseen(monkeypatch: pytest.MonkeyPatch) -> None:

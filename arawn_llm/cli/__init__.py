@@ -20,6 +20,7 @@ EXIT_CODES = "Exit codes: 0 done, 1 the backend failed, 2 usage, 3 configuration
 # Each command's module, and what the list of commands says of it without importing that.
 _COMMANDS = {
     "ask": "Ask once and print the answer.",
+    "auth": "Log in where a backend wants a login instead of a key.",
     "config": "Look after the configuration.",
     "demo": "Show every backend at work, simulated: no key, no network.",
 }
