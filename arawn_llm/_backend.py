@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from arawn_llm import _call, _litellm, _messages
+from arawn_llm import _call, _litellm, _messages, _models
 from arawn_llm._completion import Completion
 from arawn_llm._config import Config, found_config
 from arawn_llm._conversation import Conversation
 from arawn_llm._credentials import TokenProvider, choose_provider
+from arawn_llm._models import Model
 from arawn_llm._resolve import Target, resolve
 from arawn_llm._stream import AsyncStream, Stream
 from arawn_llm.errors import ArawnError, BackendError
@@ -69,6 +70,15 @@ class Backend:
     def count_tokens(self, prompt: Prompt) -> int:
         """Estimate the tokens of a prompt with one tokenizer for all models; nothing is sent."""
         return _litellm.count_tokens(_messages.build_messages(prompt, None, ()))
+
+    def list_models(self, timeout: float = 10.0) -> list[Model]:
+        """List what the provider serves, with context window and price where LiteLLM knows them.
+
+        Raises:
+            CredentialError: The key is missing.
+            BackendError: The provider refused, or did not answer within `timeout` seconds.
+        """
+        return _models.list_models(self._target, self._credential, timeout)
 
     def complete(self, prompt: Prompt, **options: Any) -> Completion:
         """Ask and wait for the whole answer.

@@ -244,6 +244,12 @@ def plan(
     return call
 
 
+def plan_question(target: Target, credential: TokenProvider, timeout: float) -> Call:
+    """Plan a question to a backend that is no chat, such as which models it serves; its clock runs."""
+    request = Request(target.model, target.base_url, [], {})
+    return Call(target, credential, request, timeout, outer=sys.exception()).begin()
+
+
 def _refuse_unsupported(target: Target, messages: list[dict[str, Any]], tool_choice: object) -> None:
     """Refuse what LiteLLM would drop in silence, or fetch by itself."""
     provider = target.provider

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import httpx
+
 from arawn_llm import _deadline, _events
 from arawn_llm._providers import NO_KEY
+
+HTTPError = httpx.HTTPError
 
 # For each event loop and kind of credential: LiteLLM's handler, and the generator that closes it.
 _open: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, tuple[Any, AsyncGenerator[None]]]]
@@ -59,6 +63,23 @@ async def _keep(handler: Any, handlers: dict[bool, Any], bearer: bool) -> AsyncG
     finally:
         handlers.pop(bearer, None)
         await handler.close()
+
+
+def ask_json(
+    url: str, headers: Mapping[str, str], timeout: float, body: Mapping[str, Any] | None = None
+) -> tuple[Any, Mapping[str, str]]:
+    """Get a JSON document, or post one and get another; no redirect is followed.
+
+    Raises:
+        HTTPError: There was no answer, or one with an error's status.
+        ValueError: It is no JSON.
+    """
+    method = "GET" if body is None else "POST"
+    response = httpx.request(
+        method, url, headers=dict(headers), json=body, timeout=timeout, follow_redirects=False
+    )
+    response.raise_for_status()
+    return response.json(), response.headers
 
 
 async def aclose() -> None:

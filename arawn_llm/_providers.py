@@ -65,6 +65,10 @@ class Provider:
         schema_models: Model-name prefixes that take a JSON schema; empty means all.
         context_param: The parameter that sets the context window for each call.
         params: Parameters sent with every call.
+        models_path: Where it lists its models, behind the base_url.
+        key_header: The header of its key, where that is no bearer token.
+        fixed_headers: Headers that each request of ours to it carries.
+        model_names: How the names of its own models begin.
         price_prefix: The prefix of its models in LiteLLM's price list; None where calls are free.
         overflow_texts: What its error says when a prompt is too long, where no code says so.
         hints: What to check, for each error; `{…}` is filled from the profile. Overrides `HINTS`.
@@ -87,6 +91,10 @@ class Provider:
     schema_models: tuple[str, ...] = ()
     context_param: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    models_path: str = "/models"
+    key_header: str = ""
+    fixed_headers: Mapping[str, str] = field(default_factory=dict)
+    model_names: tuple[str, ...] = ()
     price_prefix: str | None = ""
     overflow_texts: tuple[str, ...] = ()
     hints: Mapping[type[errors.ArawnError], tuple[str, ...]] = field(default_factory=dict)
@@ -199,6 +207,8 @@ _LOGIN_HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = {
 }
 
 _ANTHROPIC_SUFFIXES = ("/v1/messages", "/v1")
+_ANTHROPIC_MODELS = "/v1/models?limit=1000"
+_ANTHROPIC_VERSION = {"anthropic-version": "2023-06-01"}
 
 _ROWS = (
     Provider(
@@ -211,6 +221,10 @@ _ROWS = (
         model="claude-sonnet-4-6",
         suffixes=_ANTHROPIC_SUFFIXES,
         image_urls=("https://",),
+        models_path=_ANTHROPIC_MODELS,
+        key_header="x-api-key",
+        fixed_headers=_ANTHROPIC_VERSION,
+        model_names=("claude-",),
         params={"max_tokens": 8192},  # required by the Messages API; LiteLLM would say 64,000
     ),
     Provider(
@@ -223,6 +237,7 @@ _ROWS = (
         model="gpt-4o-mini",
         capabilities=_CHAT | {"embeddings"},
         sdk_client=True,
+        model_names=("gpt-", "o1", "o3", "o4", "chatgpt-"),
     ),
     Provider(
         # LiteLLM's own groq/ route fails on a reply without service_tier and fakes streams.
@@ -250,6 +265,7 @@ _ROWS = (
         key_required=False,
         image_urls=(),
         tool_choice=False,
+        models_path="/api/tags",
         context_param="num_ctx",
         # A known price keeps LiteLLM from asking the server for /api/show on the side.
         params={"input_cost_per_token": 0, "output_cost_per_token": 0},
@@ -277,6 +293,8 @@ _ROWS = (
         base_url="https://api.anthropic.com",
         model="claude-sonnet-4-6",
         suffixes=_ANTHROPIC_SUFFIXES,
+        models_path=_ANTHROPIC_MODELS,
+        fixed_headers=_ANTHROPIC_VERSION,
         image_urls=("https://",),
         login=Issuer(
             name="claude",

@@ -22,7 +22,8 @@ LAYERS = [
     {"_resolve", "_oauth"},
     {"_credentials", "auth"},
     {"_call"},
-    {"_stream"},
+    {"_stream", "_models"},
+    {"_doctor", "_keys"},
     {"_conversation"},
     {"_backend"},
 ]

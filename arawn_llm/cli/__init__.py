@@ -14,7 +14,7 @@ from arawn_llm import __version__
 from arawn_llm.errors import ArawnError, ConfigError, CredentialError, UntrustedFileError
 
 if TYPE_CHECKING:
-    from arawn_llm import Backend
+    from arawn_llm import Backend, Config
 
 EXIT_CODES = "Exit codes: 0 done, 1 the backend failed, 2 usage, 3 configuration, 4 credentials, 130 Ctrl-C."
 # Each command's module, and what the list of commands says of it without importing that.
@@ -22,6 +22,9 @@ _COMMANDS = {
     "ask": "Ask once and print the answer.",
     "auth": "Log in where a backend wants a login instead of a key.",
     "config": "Look after the configuration.",
+    "doctor": "Check every profile, key, address and model.",
+    "models": "List what a provider serves.",
+    "secrets": "Store, list, test and delete keys.",
     "demo": "Show every backend at work, simulated: no key, no network.",
 }
 _SHARED = (
@@ -45,6 +48,13 @@ def choose_backend(ctx: click.Context, given: dict[str, Any], agent: str | None 
     wanted = {name: given[name] or ctx.obj[name] for name in ("backend", "model", "config")}
     config = arawn_llm.load_config(wanted["config"]) if wanted["config"] else None
     return arawn_llm.get_backend(wanted["backend"], agent=agent, model=wanted["model"], config=config)
+
+
+def load_given(ctx: click.Context, given: dict[str, Any]) -> Config:
+    """Read the file that --config names, before or behind the command's name, or else what is found."""
+    import arawn_llm
+
+    return arawn_llm.load_config(given["config"] or ctx.obj["config"])
 
 
 class _Lazy(click.Group):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from arawn_llm.testing._dialect import Refusal, Reply, event, parse, place, require_json, split_text
@@ -37,6 +38,7 @@ class Anthropic:
     models_path = "/v1/models"
     stream_type = "text/event-stream; charset=utf-8"
     request_id = "request-id"
+    facts: Mapping[str, Any] = MappingProxyType({})
 
     def check_headers(self, headers: Mapping[str, str], key: str) -> None:
         """Refuse another key than the simulator's, two of them, or no version."""

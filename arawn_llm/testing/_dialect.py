@@ -94,6 +94,7 @@ class Dialect(Protocol):
     models_path: str
     stream_type: str
     request_id: str
+    facts: Mapping[str, Any]  # what other paths answer
 
     def check_headers(self, headers: Mapping[str, str], key: str) -> None:
         """Refuse a request without the headers that the provider requires."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from arawn_llm.testing._dialect import Refusal, Reply, parse, place, split_text
@@ -23,6 +24,15 @@ class Ollama:
     models_path = "/api/tags"
     stream_type = "application/x-ndjson"
     request_id = "x-request-id"
+    facts: Mapping[str, Any] = MappingProxyType(
+        {
+            "/api/show": {
+                "details": {"format": "gguf", "family": "llama"},
+                "model_info": {"general.architecture": "llama", "llama.context_length": 8192},
+                "capabilities": ["completion", "tools"],
+            }
+        }
+    )
 
     def check_headers(self, headers: Mapping[str, str], key: str) -> None:
         """Accept a request without a key, and refuse a wrong one as a proxy before it would."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -34,6 +35,7 @@ class OpenAI:
     models_path = "/v1/models"
     stream_type = "text/event-stream; charset=utf-8"
     request_id = "x-request-id"
+    facts: Mapping[str, Any] = MappingProxyType({})
     request: type[BaseModel] = OpenAIRequest
 
     def check_headers(self, headers: Mapping[str, str], key: str) -> None:

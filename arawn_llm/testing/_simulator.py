@@ -162,8 +162,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, simulator: Simulator, content: bytes) -> None:
         dialect, (method, path) = simulator.dialect, (self.received.method, self.received.path)
         dialect.check_headers(self.received.headers, simulator.key)
-        if (method, path) == ("GET", dialect.models_path):
+        if (method, path.partition("?")[0]) == ("GET", dialect.models_path):
             return self._send(200, dialect.models(simulator.models or ()))
+        if method == "POST" and path in dialect.facts:
+            return self._send(200, dialect.facts[path])
         if (method, path) != ("POST", dialect.chat_path):
             raise Refusal(404, f"Invalid URL ({method} {path})")
         request = dialect.read(content)

@@ -1,0 +1,155 @@
+"""What `arawn doctor`, `models` and `secrets` say: the true cause of each broken set-up, and never a key."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keyring
+import pytest
+from keyring.backend import KeyringBackend
+from pydantic import SecretStr
+
+import arawn_llm
+from arawn_llm import errors
+from arawn_llm._doctor import Finding, examine
+from arawn_llm._keys import delete_key, list_keys, resolve_name, store_key
+from arawn_llm.testing import Simulator
+
+Serve = Callable[..., Simulator]
+Write = Callable[[str, str], Path]
+KEY = "sk-a-long-simulated-key-9876"
+LINE = f'api_key = "{KEY}"'
+
+
+class Memory(KeyringBackend):
+    """A keyring in memory that may hold two items of one name, as the Secret Service does."""
+
+    priority = 1.0  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.items: list[tuple[str, str]] = []
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return next((value for name, value in self.items if name == username), None)
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.items.insert(0, (username, password))
+
+    def delete_password(self, service: str, username: str) -> None:
+        self.items.remove(next(item for item in self.items if item[0] == username))
+
+
+@pytest.fixture
+def ring() -> Iterator[Memory]:
+    before, memory = keyring.get_keyring(), Memory()
+    keyring.set_keyring(memory)
+    arawn_llm.reload()
+    yield memory
+    keyring.set_keyring(before)
+    arawn_llm.reload()
+
+
+def wrong(write: Write, text: str, *, offline: bool = False) -> list[Finding]:
+    config = arawn_llm.load_config(write("a.toml", text))
+    found = examine(config, offline=offline, limit=2)
+    assert KEY not in str(found)
+    return [finding for finding in found if finding.state == "wrong"]
+
+
+def profile(server: Simulator, backend: str, model: str = "m", lines: str = "") -> str:
+    return f'[llm]\nbackend = "{backend}"\nmodel = "{model}"\nbase_url = "{server.base_url}"\n{lines}\n'
+
+
+@pytest.mark.parametrize("backend", ["anthropic", "openai", "groq", "ollama", "custom"])
+def test_a_set_up_that_works_has_nothing_wrong(
+    serve: Serve, write: Write, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    for name in ("ANTHROPIC", "OPENAI", "GROQ", "OLLAMA", "LLM"):
+        monkeypatch.setenv(f"{name}_API_KEY", KEY)
+    server = serve(backend, key=KEY, models=["m", "n"])
+    lines = "max_context_tokens = 4096\n[agent.a]\nllm = 'default'"
+    assert wrong(write, profile(server, backend, lines=lines)) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "model", "check", "words"),
+    [
+        pytest.param("", "m", "key", "no API key", id="no-key"),
+        pytest.param(f'api_key = "{KEY}x"', "m", "address", "Authentication failed", id="bad-key"),
+        pytest.param(LINE, "gone", "model", '"gone" is not there; there are: m, n', id="no-model"),
+        pytest.param(LINE, "claude-x", "model", "one of Anthropic's", id="another-backends-model"),
+        pytest.param(
+            f'api_key = "{KEY}"\n[agent.a]\nllm = "x"', "m", "profile", "not defined", id="dangling-agent"
+        ),
+    ],
+)
+def test_the_cause_is_named(serve: Serve, write: Write, lines: str, model: str, check: str, words: str) -> None:
+    server = serve("openai", key=KEY, models=["m", "n"])
+    found = wrong(write, profile(server, "openai", model, lines))
+    assert any(each.check == check and words in each.words for each in found), found
+    assert all(each.hints for each in found if each.check != "profile")
+
+
+def test_nobody_there_and_nothing_like_an_api_are_told_apart(serve: Serve, write: Write) -> None:
+    server = serve("anthropic", key=KEY)
+    table = '[llm]\nbackend = "ollama"\nbase_url = "{}"\n'
+    assert "Cannot connect" in wrong(write, table.format("http://127.0.0.1:9"))[0].words
+    assert wrong(write, table.format(server.base_url))[0].check == "address"
+
+
+def test_a_context_longer_than_the_models_is_found(serve: Serve, write: Write) -> None:
+    server = serve("ollama", models=["m:latest"])
+    found = wrong(write, profile(server, "ollama", lines="max_context_tokens = 100000"))
+    assert [(each.check, each.hints) for each in found] == [("context", ("max_context_tokens = 8192",))]
+
+
+def test_a_file_with_a_key_that_others_can_read_is_found(serve: Serve, write: Write) -> None:
+    text = f'[llm]\nbackend = "openai"\napi_key = "{KEY}"\n'
+    write("a.toml", "").chmod(0o644)
+    assert "read by others" in wrong(write, text, offline=True)[0].words
+    write("a.toml", text).chmod(0o600)
+    assert wrong(write, text, offline=True) == []
+
+
+def test_offline_asks_no_server(serve: Serve, write: Write) -> None:
+    server = serve("ollama")
+    assert wrong(write, profile(server, "ollama"), offline=True) == [] and server.requests == []
+
+
+def test_models_are_listed_with_what_is_known_of_them(serve: Serve, write: Write) -> None:
+    server = serve("openai", key=KEY, models=["gpt-4o-mini", "unheard-of"])
+    path = write("a.toml", profile(server, "openai", lines=f'api_key = "{KEY}"'))
+    known, unknown = arawn_llm.get_backend(config=arawn_llm.load_config(path)).list_models()
+    assert known.context_window == 128000 and known.input_price == pytest.approx(0.15)
+    assert (unknown.name, unknown.context_window, unknown.input_price) == ("unheard-of", None, None)
+
+
+def test_a_key_is_stored_found_listed_and_deleted_with_every_copy(ring: Memory, write: Write) -> None:
+    config = arawn_llm.load_config(write("a.toml", '[llm.fast]\nbackend = "groq"\n'))
+    assert store_key(config, "groq", SecretStr(f"  {KEY}\n")) == "groq_api_key"
+    assert store_key(config, "fast", SecretStr(KEY + "-own")) == "groq_api_key:fast"
+    listed = list(list_keys(config))
+    assert [(each.name, each.tail) for each in listed] == [
+        ("groq_api_key", "9876"),
+        ("groq_api_key:fast", "-own"),
+    ]
+    assert KEY not in str(listed)
+    ring.set_password("arawn", "groq_api_key", "an older copy")
+    assert delete_key(config, "groq") == ("groq_api_key", 2)
+    assert delete_key(config, "groq") == ("groq_api_key", 0)
+
+
+def test_what_is_no_name_and_no_key_is_refused(ring: Memory, write: Write) -> None:
+    config = arawn_llm.load_config(write("a.toml", '[llm.fast]\nbackend = "groq"\n'))
+    with pytest.raises(errors.CredentialError, match='did you mean "groq"'):
+        resolve_name(config, "grog")
+    with pytest.raises(errors.CredentialError, match="cannot be a key"):
+        store_key(config, "groq", SecretStr("a\nb"))
+    assert ring.items == []
+
+
+def test_without_a_keyring_the_environment_is_named(write: Write) -> None:
+    config = arawn_llm.load_config(write("a.toml", '[llm.fast]\nbackend = "groq"\n'))
+    with pytest.raises(errors.CredentialError) as caught:
+        store_key(config, "groq", SecretStr(KEY))
+    assert "GROQ_API_KEY" in caught.value.hints[0] and KEY not in json.dumps(caught.value.hints)
