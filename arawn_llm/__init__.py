@@ -11,12 +11,17 @@ if TYPE_CHECKING:
     from arawn_llm._completion import Completion, ToolCall, Usage
     from arawn_llm._config import Config, load_config, reload
     from arawn_llm._conversation import Conversation
+    from arawn_llm._models import Model
+    from arawn_llm._stream import AsyncStream, Stream
     from arawn_llm.errors import ArawnError, BackendError, ConfigError, CredentialError
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ArawnError": "errors",
+    "AsyncStream": "_stream",
+    "Model": "_models",
+    "Stream": "_stream",
     "Backend": "_backend",
     "BackendError": "errors",
     "Completion": "_completion",
@@ -35,6 +40,7 @@ _HOMES = {
 
 __all__ = [
     "ArawnError",
+    "AsyncStream",
     "Backend",
     "BackendError",
     "Completion",
@@ -42,6 +48,8 @@ __all__ = [
     "ConfigError",
     "Conversation",
     "CredentialError",
+    "Model",
+    "Stream",
     "ToolCall",
     "Usage",
     "aclose",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from arawn_llm._stream import AsyncStream, Stream
 from arawn_llm.errors import ArawnError, BackendError
 
 Prompt = str | Sequence[_messages.Message] | Conversation
+
+_log = logging.getLogger("arawn_llm")
 
 # Filled by `arawn_llm.testing.use_backend` only: what stands in for a profile, "agent.NAME", or ("") for all.
 _stand_ins: dict[str, Backend] = {}
@@ -182,6 +185,9 @@ def get_backend(
         return _stand_ins[target.name]
     if model:
         target = replace(target, model=model)
+    _log.info(
+        "%s: backend %s, model %s, %s", target.resolved_from, target.provider.key, target.model, target.base_url
+    )
     return Backend(target, credential or choose_provider(target))
 
 

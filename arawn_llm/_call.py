@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import sys
@@ -20,6 +21,7 @@ from arawn_llm._resolve import Target
 from arawn_llm._schema import RESERVED_PARAMS
 from arawn_llm.errors import BackendError
 
+_log = logging.getLogger("arawn_llm")
 _LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is left to the caller, in the error
 
 
@@ -45,6 +47,7 @@ class Call:
 
     def begin(self) -> Call:
         """Start the clock: all of the call has to be done within its timeout from now on."""
+        _log.debug("asking within %g s, with %s", self.timeout, sorted(self.request.params))
         return replace(self, end=time.monotonic() + self.timeout)
 
     def token(self) -> str:
@@ -180,7 +183,10 @@ class Call:
             return None
         backoff = profile.retry_backoff_ms / 1000 * 2**attempt * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
         wait = backoff if error.retry_after is None else error.retry_after
-        return wait if wait <= _LONGEST_WAIT and time.monotonic() + wait < self.end else None
+        if wait > _LONGEST_WAIT or time.monotonic() + wait >= self.end:
+            return None
+        _log.info("trying again in %.1f s: %s", wait, error)
+        return wait
 
 
 def _is_refused_certificate(exc: BaseException | None) -> bool:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import platformdirs
 from pydantic import BaseModel, ValidationError
 
 from arawn_llm import _schema, _secrets, _toml, _trust
+from arawn_llm._layers import KeyPath, Layer, find_files, find_user_file, merge_layers, read_layer, trust_store
 from arawn_llm._providers import PROVIDERS
 from arawn_llm._schema import Agent, Embedding, MemoryProfile, OAuth, Profile
 from arawn_llm.errors import ConfigError, Problem
@@ -21,27 +20,7 @@ from arawn_llm.errors import ConfigError, Problem
 DEFAULT = "default"
 _MOST_LOCATED = 50  # problems that are given a line; beyond that nobody reads on
 
-KeyPath = tuple[str, ...]
 T = TypeVar("T", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One file that takes part, and whether it was merely found in a project."""
-
-    path: Path
-    text: str = field(repr=False)
-    values: Mapping[str, Any] = field(repr=False)
-    found: bool = False
-
-    def holds(self, key: KeyPath) -> bool:
-        """Tell whether the file itself says this key."""
-        value: Any = self.values
-        for part in key:
-            if not isinstance(value, Mapping) or part not in value:
-                return False
-            value = value[part]
-        return True
 
 
 @dataclass(frozen=True)
@@ -126,17 +105,8 @@ def load_config(path: str | os.PathLike[str] | None = None) -> Config:
     """
     named = path or os.environ.get("ARAWN_CONFIG")
     if named:
-        return _build([_read(Path(named).expanduser())])
-    return _build([_read(path, found=found) for path, found in find_files()])
-
-
-def find_files() -> list[tuple[Path, bool]]:
-    """Find the files that take part, the strongest last, each with whether it was merely found in a project."""
-    user, project = _user_file(), _project_file(Path.cwd())
-    files = [(user, False)] if user else []
-    if project and not (user and project.resolve() == user.resolve()):
-        files.append((project, True))
-    return files
+        return _build([read_layer(Path(named).expanduser())])
+    return _build([read_layer(path, found=found) for path, found in find_files()])
 
 
 def check(path: Path, text: str, *, named: bool = False) -> None:
@@ -147,15 +117,7 @@ def check(path: Path, text: str, *, named: bool = False) -> None:
     """
     layer = Layer(path, text, _toml.parse(text, path))
     others = [] if named else [(each, found) for each, found in find_files() if each != path]
-    _build([*(_read(each, found=found) for each, found in others), layer])
-
-
-def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Lay the files' values over each other, the strongest last."""
-    values: dict[str, Any] = {}
-    for layer in layers:
-        values = _merge(values, layer.values)
-    return values
+    _build([*(read_layer(each, found=found) for each, found in others), layer])
 
 
 @cache
@@ -170,75 +132,12 @@ def reload() -> None:
     _secrets.KEYRING.forget()
 
 
-def user_folder() -> Path:
-    """Name the folder of the user's own file and of what Arawn remembers for the user."""
-    folder = os.environ.get("ARAWN_CONFIG_DIR")
-    return Path(folder).expanduser() if folder else platformdirs.user_config_path("arawn")
-
-
-def data_folder() -> Path:
-    """Name the folder of what Arawn keeps for the user, such as tokens where no keyring can."""
-    folder = os.environ.get("ARAWN_DATA_DIR")
-    return Path(folder).expanduser() if folder else platformdirs.user_data_path("arawn")
-
-
-def client_id_variable() -> str | None:
-    """Give the client id that the environment names for a login."""
-    return os.environ.get("ARAWN_OAUTH_CLIENT_ID")
-
-
-def can_open_browser() -> bool:
-    """Guess whether a browser opened here would be in front of the person."""
-    if "BROWSER" in os.environ:
-        return True
-    remote = {"SSH_CONNECTION", "SSH_TTY", "SSH_CLIENT"} & os.environ.keys()
-    shown = sys.platform in {"win32", "darwin"} or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
-    return bool(shown) and not remote
-
-
-def trust_store() -> Path:
-    """Name the file that remembers which found files the person trusts with what."""
-    return user_folder() / "trusted.json"
-
-
 def trust_file(path: Path) -> list[_trust.Demand]:
     """Allow a project's file all that it asks for today, and list that."""
-    user, layer = _user_file(), _read(path, found=True)
-    demands = _build([*([_read(user)] if user else []), layer]).demands(layer)
+    user, layer = find_user_file(), read_layer(path, found=True)
+    demands = _build([*([read_layer(user)] if user else []), layer]).demands(layer)
     _trust.save_trust(trust_store(), path, [demand.subject for demand in demands])
     return demands
-
-
-def _user_file() -> Path | None:
-    candidates = [user_folder() / "config.toml"]
-    if "ARAWN_CONFIG_DIR" not in os.environ:
-        candidates.append(_home_file())
-    return next((path for path in candidates if path.exists()), None)
-
-
-def _home_file() -> Path:
-    return Path.home() / ".arawn" / "arawn.toml"
-
-
-def _project_file(start: Path) -> Path | None:
-    for folder in (start, *start.parents):
-        for path in (folder / "arawn.toml", folder / ".arawn" / "arawn.toml"):
-            if path.exists() and path != _home_file():
-                return path
-    return None
-
-
-def _read(path: Path, *, found: bool = False) -> Layer:
-    text = _toml.read(path)
-    return Layer(path, text, _toml.parse(text, path), found)
-
-
-def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(low)
-    for key, value in high.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def _build(layers: list[Layer]) -> Config:

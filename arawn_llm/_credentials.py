@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from arawn_llm._config import data_folder
+from arawn_llm._layers import data_folder
 from arawn_llm._oauth.login import Login
 from arawn_llm._oauth.tokens import Store
 from arawn_llm._providers import NO_KEY, Issuer

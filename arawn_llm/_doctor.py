@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from arawn_llm import _models
-from arawn_llm._config import Config, KeyPath
+from arawn_llm._config import Config
 from arawn_llm._credentials import TokenProvider, choose_provider
+from arawn_llm._layers import KeyPath
 from arawn_llm._providers import PROVIDERS
 from arawn_llm._resolve import Target, resolve
 from arawn_llm._secrets import KEYRING

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arawn_llm import _atomic, _config, _schema, _toml
-from arawn_llm._config import Config, KeyPath
+from arawn_llm import _atomic, _config, _layers, _schema, _toml
+from arawn_llm._config import Config
+from arawn_llm._layers import KeyPath
 from arawn_llm.errors import ConfigError
 
 _BOM = "\ufeff"
@@ -89,12 +90,12 @@ def home_of(config: Config, key: KeyPath) -> Path:
     """Choose the file in which a key is changed: the strongest that says it, else the strongest there is."""
     holding = [layer.path for layer in reversed(config.layers) if layer.holds(key)]
     there = [layer.path for layer in reversed(config.layers)]
-    return next(iter([*holding, *there]), _config.user_folder() / "config.toml")
+    return next(iter([*holding, *there]), _layers.user_folder() / "config.toml")
 
 
 def list_settings(config: Config) -> Iterator[Setting]:
     """Yield each value of our tables, where it comes from, with secrets masked."""
-    for key, value in _leaves(_config.merge_layers(config.layers), ()):
+    for key, value in _leaves(_layers.merge_layers(config.layers), ()):
         problem = config.problem(key, "")
         name = ".".join(part if re.fullmatch(r"[\w-]+", part) else json.dumps(part) for part in key)
         shown = MASK if _schema.is_secret(key) else json.dumps(value, ensure_ascii=False, default=str)
@@ -107,7 +108,7 @@ def get_value(config: Config, key: KeyPath) -> Any:
     Raises:
         ConfigError: Nothing says that key.
     """
-    value: Any = _config.merge_layers(config.layers)
+    value: Any = _layers.merge_layers(config.layers)
     for part in key:
         if not isinstance(value, Mapping) or part not in value:
             raise ConfigError(f"{'.'.join(key)} is not set")

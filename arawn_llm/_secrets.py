@@ -173,6 +173,7 @@ def find_key(keyring_name: str, env_var: str, profile: str, file_key: SecretStr 
         or _found(SecretStr(os.environ.get(env_var, "")), f"the environment ({env_var})")
         or _found(file_key, _FILE)
     )
+    _log.info("the key of profile %s comes from %s", profile, found.source if found else "nowhere")
     if found and found.source == _FILE:
         _warn_of_file_key(profile, keyring_name)
     return found

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from arawn_llm._config import Config, can_open_browser, client_id_variable, data_folder, found_config
+from arawn_llm._config import Config, found_config
+from arawn_llm._layers import can_open_browser, client_id_variable, data_folder
 from arawn_llm._oauth import client
 from arawn_llm._oauth.listener import Listener
 from arawn_llm._oauth.tokens import Store, Tokens

@@ -14,11 +14,11 @@ PACKAGE = Path(arawn_llm.__file__).parent
 LAYERS = [
     {"errors", "_completion", "_deadline", "_events"},
     {"_providers", "_toml", "_atomic", "_faults", "_messages"},
-    {"_schema", "_clients"},
+    {"_schema", "_clients", "_layers"},
     {"_litellm"},
     {"_trust", "_secrets"},
     {"_config"},
-    {"_edit"},
+    {"_edit", "_draft"},
     {"_resolve", "_oauth"},
     {"_credentials", "auth"},
     {"_call"},

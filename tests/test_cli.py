@@ -177,3 +177,85 @@ def test_the_demo_does_what_it_should_without_key_or_network(run: Run) -> None:
     for word in ("anthropic", "openai", "groq", "ollama", "custom", "agent.summarizer.llm -> llm.local"):
         assert word in done.stdout
     assert 'Error: Authentication failed for backend "anthropic"' in done.stdout
+
+
+def test_a_pipe_of_lines_is_a_conversation(run: Run, claude: Simulator, ollama: Simulator) -> None:
+    claude.script("Hi.", Fault(status=401))
+    ollama.script("Yes.")
+    done = run(
+        "chat", "-s", "Be brief.", stdin="Hello\nAgain\n/backend local\n/retry\n/usage\n/nope\n/quit\nlost\n"
+    )
+    assert (done.returncode, done.stdout) == (0, "Hi.\nYes.\n")
+    for words in (
+        "Authentication failed",
+        "now ollama, llama3",
+        "2 answers, 6 tokens in, 4 out",
+        "/nope is not",
+    ):
+        assert words in done.stderr
+    said = [message["content"] for message in ollama.requests[0].body["messages"]]
+    assert said == ["Be brief.", "Hello", "Hi.", "Again"]
+
+
+def test_a_conversation_is_saved_once(run: Run, private_home: Path) -> None:
+    assert run("chat", stdin="Hello\n/save talk.json\n/save talk.json\n").stderr.count("was not written") == 1
+    saved = json.loads((private_home / "work/talk.json").read_text())
+    assert [message["role"] for message in saved["messages"]] == ["user", "assistant"]
+
+
+def test_models_secrets_and_the_doctor_answer(run: Run, ollama: Simulator) -> None:
+    ollama.models = ("llama3:latest",)
+    assert "llama3:latest" in run("models", "local").stdout
+    assert "lists 1 models" in run("secrets", "test", "local").stdout
+    listed = run("secrets", "list")
+    assert "ANTHROPIC_API_KEY" in listed.stdout and KEY not in listed.stdout
+    done = run("doctor", "--json")
+    findings = json.loads(done.stdout)
+    assert done.returncode == 1 and {"ok", "wrong"} <= {finding["state"] for finding in findings}
+
+
+def test_settings_are_changed_and_shown(run: Run, private_home: Path) -> None:
+    assert run("config", "set", "llm.local.timeout", "30").returncode == 0
+    assert "llm.local.timeout = 30" in run("config", "show").stdout
+    assert run("config", "set", "llm.local.timeout", "soon").returncode == 3
+    assert run("config", "get", "llm.local.model").stdout == "llama3\n"
+    assert json.loads(run("config", "schema").stdout)["title"] == "arawn.toml"
+    assert run("config", "check").returncode == 0
+
+
+def test_a_first_file_is_written_once_and_loads(run: Run, private_home: Path) -> None:
+    done = run("init", "-b", "anthropic", "-b", "ollama", "--project")
+    path = private_home / "work/arawn.toml"
+    assert done.returncode == 0 and "wrote arawn.toml" in done.stdout
+    text = path.read_text()
+    assert text.startswith("#:schema ./arawn.schema.json") and (path.parent / "arawn.schema.json").exists()
+    again = run("init", "-b", "groq", "--project")
+    assert again.returncode == 3 and "stays as it is" in again.stderr and path.read_text() == text
+    assert run("--config", str(path), "config", "check").returncode == 0
+    assert run("init").returncode == run("init", "-b", "grok").returncode == 2
+
+
+def test_verbose_says_what_is_decided_and_no_secret(run: Run, claude: Simulator) -> None:
+    claude.script(Fault(status=503))
+    done = run("-vv", "ask", "Hello", ANTHROPIC_API_KEY=KEY)
+    for words in ("llm: backend anthropic, model m", "the environment (ANTHROPIC_API_KEY)"):
+        assert words in done.stderr
+    assert KEY not in done.stderr and "Hello" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_has_its_completion(run: Run, shell: str) -> None:
+    assert "_ARAWN_COMPLETE" in run("completion", shell).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "expected"),
+    [
+        ("arawn -b lo", "2", "local"),
+        ("arawn ask --agent s", "3", "summarizer"),
+        ("arawn ask -m ll", "3", "llama3"),
+    ],
+)
+def test_names_are_completed_from_the_file(run: Run, words: str, number: str, expected: str) -> None:
+    done = run(_ARAWN_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=number)
+    assert done.stdout.strip() == f"plain,{expected}"

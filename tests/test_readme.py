@@ -37,3 +37,11 @@ def test_every_link_between_pages_leads_somewhere() -> None:
 def test_the_reference_lists_every_error() -> None:
     text = (ROOT / "docs/reference/errors.md").read_text(encoding="utf-8")
     assert [name for name in arawn_llm.errors.__all__ if name not in text] == ["Problem"]
+
+
+def test_the_reference_of_the_command_line_is_what_help_says() -> None:
+    space: dict[str, object] = {"__name__": "cli_reference", "__file__": str(ROOT / "docs/cli_reference.py")}
+    exec((ROOT / "docs/cli_reference.py").read_text(encoding="utf-8"), space)
+    render = space["render"]
+    assert callable(render)
+    assert (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8") == render(), "run docs/cli_reference.py"

@@ -21,15 +21,43 @@ EXIT_CODES = "Exit codes: 0 done, 1 the backend failed, 2 usage, 3 configuration
 _COMMANDS = {
     "ask": "Ask once and print the answer.",
     "auth": "Log in where a backend wants a login instead of a key.",
+    "chat": "Talk with a model.",
     "config": "Look after the configuration.",
+    "init": "Write a first arawn.toml, and store its keys.",
     "doctor": "Check every profile, key, address and model.",
     "models": "List what a provider serves.",
+    "completion": "Print the completion script of a shell.",
     "secrets": "Store, list, test and delete keys.",
     "demo": "Show every backend at work, simulated: no key, no network.",
 }
+
+
+def complete_from_file(kind: str) -> Callable[..., list[str]]:
+    """Complete "profiles", "agents" or "models" from the files, without checking those."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        from arawn_llm._layers import list_names
+
+        return [name for name in list_names(kind) if name.startswith(incomplete)]
+
+    return complete
+
+
 _SHARED = (
-    click.option("-b", "--backend", metavar="NAME", help="A profile, or a backend key such as ollama."),
-    click.option("-m", "--model", metavar="NAME", help="Another model than the profile's."),
+    click.option(
+        "-b",
+        "--backend",
+        metavar="NAME",
+        shell_complete=complete_from_file("profiles"),
+        help="A profile, or a backend key such as ollama.",
+    ),
+    click.option(
+        "-m",
+        "--model",
+        metavar="NAME",
+        shell_complete=complete_from_file("models"),
+        help="Another model than the profile's.",
+    ),
     click.option("-c", "--config", metavar="FILE", help="Read this file and no other."),
 )
 
@@ -76,9 +104,10 @@ class _Lazy(click.Group):
 
 @click.command(cls=_Lazy, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="arawn")
+@click.option("-v", "--verbose", count=True, help="Say what is decided and why; -vv says more.")
 @shared_options
 @click.pass_context
-def arawn(ctx: click.Context, /, **shared: str | None) -> None:
+def arawn(ctx: click.Context, /, verbose: int, **shared: str | None) -> None:
     """Talk to the language models that arawn.toml names.
 
     \b
@@ -88,6 +117,20 @@ def arawn(ctx: click.Context, /, **shared: str | None) -> None:
     git diff | arawn ask "Write a commit message"
     """
     ctx.obj = shared
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+    if verbose:
+        _log_to_stderr(verbose)
+
+
+def _log_to_stderr(verbose: int) -> None:
+    import logging
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("arawn_llm")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
 
 
 def main() -> None:
@@ -104,24 +147,25 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except ArawnError as exc:
-        sys.exit(_report(exc))
+        sys.exit(report(exc))
 
 
 def _run() -> None:
     try:
-        arawn.main(standalone_mode=False)
+        arawn.main(standalone_mode=False, prog_name="arawn", complete_var="_ARAWN_COMPLETE")
     except UntrustedFileError as exc:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
-        _report(exc)
+        report(exc)
         click.confirm("Allow this file what it asks for?", abort=True, err=True)
         import_module("arawn_llm.cli.config").trust.main([str(exc.path)], standalone_mode=False)
         import_module("arawn_llm").reload()
-        arawn.main(standalone_mode=False)
+        arawn.main(standalone_mode=False, prog_name="arawn", complete_var="_ARAWN_COMPLETE")
     sys.stdout.flush()
 
 
-def _report(exc: ArawnError) -> int:
+def report(exc: ArawnError) -> int:
+    """Print an error with what to check, and give its exit code."""
     click.echo(click.style("Error: ", fg="red") + str(exc), err=True)
     if exc.hints:
         click.echo("What to check:", err=True)

@@ -10,14 +10,19 @@ from typing import Any
 import click
 
 import arawn_llm
-from arawn_llm.cli import choose_backend, shared_options
+from arawn_llm.cli import choose_backend, complete_from_file, shared_options
 
 
 @click.command(
     epilog='Examples: arawn ask "Hello"; arawn ask -a cat.png "What is it?"; git diff | arawn ask "Review"'
 )
 @click.argument("prompt", nargs=-1)
-@click.option("--agent", metavar="NAME", help="Ask as this agent: its profile and system prompt.")
+@click.option(
+    "--agent",
+    metavar="NAME",
+    shell_complete=complete_from_file("agents"),
+    help="Ask as this agent: its profile and system prompt.",
+)
 @click.option("-s", "--system", metavar="TEXT", help="The system prompt.")
 @click.option("-a", "--attach", metavar="FILE", multiple=True, help="An image: a file or a URL.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")

@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
-from arawn_llm.cli import choose_backend, shared_options
+from arawn_llm.cli import choose_backend, complete_from_file, shared_options
 
 
 @click.command(epilog="Examples: arawn models; arawn models fast; arawn models ollama --json")
-@click.argument("name", required=False, metavar="[PROFILE|BACKEND]")
+@click.argument(
+    "name", required=False, metavar="[PROFILE|BACKEND]", shell_complete=complete_from_file("profiles")
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array and nothing else.")
 @shared_options
 @click.pass_context

@@ -1,0 +1,102 @@
+"""`arawn init`: from nothing to a first file and its keys."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from arawn_llm.errors import ArawnError
+
+if TYPE_CHECKING:
+    from arawn_llm._draft import Choice
+
+
+@click.command(epilog="Example, without a question: arawn init -b anthropic -b ollama --project --no-keys")
+@click.option(
+    "-b", "--backend", "backends", multiple=True, metavar="NAME", help="A backend; the first is the default."
+)
+@click.option("-m", "--model", metavar="NAME", help="The model of the first backend.")
+@click.option("--base-url", metavar="URL", help="The address of the first backend.")
+@click.option("--project", "place", flag_value="project", help="Write ./arawn.toml.")
+@click.option("--user", "place", flag_value="user", help="Write the user's own file.")
+@click.option("--no-keys", is_flag=True, help="Ask for no key and check nothing.")
+def init(backends: tuple[str, ...], place: str | None, no_keys: bool, **first: str | None) -> None:
+    """Write a first arawn.toml, store its keys, and check them; nothing is overwritten."""
+    from arawn_llm._draft import write_draft
+    from arawn_llm._layers import user_folder
+
+    asking = sys.stdin.isatty()
+    if not backends and not asking:
+        raise click.UsageError("say which backend: arawn init -b anthropic")
+    choices = _choose(backends, first) if backends else _ask_choices()
+    if place is None and asking:
+        place = click.prompt("Where", type=click.Choice(["project", "user"]), default="user", err=True)
+    path = Path("arawn.toml") if place == "project" else user_folder() / "config.toml"
+    for written in write_draft(path, choices):
+        click.echo(f"wrote {written}")
+    if not no_keys and asking:
+        for choice in choices:
+            _store_and_check(path, choice)
+    click.echo('Next: arawn ask "Hello"; if it fails: arawn doctor')
+
+
+def _choose(backends: tuple[str, ...], first: dict[str, str | None]) -> list[Choice]:
+    from arawn_llm._draft import Choice
+
+    head, *rest = dict.fromkeys(backends)
+    return [Choice(_known(head), first["model"], first["base_url"]), *(Choice(_known(name)) for name in rest)]
+
+
+def _known(name: str) -> str:
+    from arawn_llm._providers import PROVIDERS
+    from arawn_llm._schema import nearest
+
+    if name not in PROVIDERS:
+        raise click.UsageError(
+            f'"{name}" is not a backend{nearest(name, PROVIDERS)}; there are: {", ".join(PROVIDERS)}'
+        )
+    return name
+
+
+def _ask_choices() -> list[Choice]:
+    from arawn_llm._draft import Choice
+    from arawn_llm._providers import PROVIDERS
+
+    click.echo(
+        "Backends: " + ", ".join(f"{row.key} ({row.display_name})" for row in PROVIDERS.values()), err=True
+    )
+    names = click.prompt("Which, the default first (with spaces between)", default="anthropic", err=True)
+    choices = []
+    for name in names.replace(",", " ").split():
+        row = PROVIDERS[_known(name)]
+        model = click.prompt(f"Model for {name}", default=row.model or "", err=True)
+        url = None
+        if row.base_url is None or not row.key_required:
+            url = click.prompt(f"Address of {row.display_name}", default=row.base_url or "", err=True)
+        choices.append(Choice(name, model, url))
+    return choices
+
+
+def _store_and_check(path: Path, choice: Choice) -> None:
+    import arawn_llm
+    from arawn_llm._keys import store_key
+    from arawn_llm._providers import PROVIDERS
+
+    row, config = PROVIDERS[choice.backend], arawn_llm.load_config(path)
+    try:
+        if row.key_required and not row.login:
+            words = f"Key for {choice.backend} (not shown; empty to skip)"
+            key: Any = click.prompt(words, default="", show_default=False, hide_input=True, err=True)
+            if key:
+                from pydantic import SecretStr
+
+                click.echo(f"stored in the keyring as {store_key(config, choice.backend, SecretStr(key))}")
+        count = len(arawn_llm.get_backend(choice.backend, config=config).list_models())
+        click.echo(f"{choice.backend} answers and lists {count} models")
+    except ArawnError as error:
+        click.echo(f"{choice.backend}: {error}", err=True)
+        for hint in error.hints:
+            click.echo(f"  {hint}", err=True)
