@@ -34,6 +34,12 @@ class Backend:
     _target: Target
     _credential: TokenProvider = field(repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._target.profile.api_key or self._target.profile.headers:
+            words = "holds a key or headers and is not pickled: call get_backend in the other process"
+            raise TypeError(f'profile "{self.name}" {words}')
+        return type(self), (self._target, self._credential)
+
     @property
     def name(self) -> str:
         """Name the profile."""

@@ -244,6 +244,7 @@ def plan(
         params,
         provider.sdk_client,
         bool(provider.login),
+        provider.price_prefix is None,
     )
     call = Call(target, credential, request, timeout, response_model=model, outer=sys.exception())
     _guard_context(call)

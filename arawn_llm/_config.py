@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -73,10 +73,11 @@ class Config:
     def _moved_keys(self, layer: Layer) -> Iterator[_trust.Demand]:
         """Find a found file that gives a profile another backend while its key is from elsewhere."""
         for table in self.tables.values():
-            backend, api_key = (*table, "backend"), (*table, "api_key")
+            backend, api_key, headers = ((*table, name) for name in ("backend", "api_key", "headers"))
             if layer.holds(backend) and not layer.holds(api_key):
                 for other in self.layers:
-                    if other.holds(api_key) and _get(other.values, backend) != _get(layer.values, backend):
+                    holds = other is not layer and (other.holds(api_key) or other.holds(headers))
+                    if holds and _get(other.values, backend) != _get(layer.values, backend):
                         subject = ".".join(backend) + f"={_get(layer.values, backend)}"
                         yield _trust.Demand(backend, subject, "sends your profile's key to another backend")
 
@@ -84,7 +85,7 @@ class Config:
 def _belongs(key: KeyPath, table: KeyPath) -> bool:
     """Tell whether a key is one of the table's own, not one of a profile below it."""
     rest = key[len(table) :]
-    return key[: len(table)] == table and (len(rest) == 1 or rest[0] in {"headers", "params"})
+    return key[: len(table)] == table and (len(rest) <= 1 or rest[0] in {"headers", "params"})
 
 
 def _get(values: Any, key: KeyPath) -> Any:
@@ -132,12 +133,15 @@ def reload() -> None:
     _secrets.KEYRING.forget()
 
 
-def trust_file(path: Path) -> list[_trust.Demand]:
-    """Allow a project's file all that it asks for today, and list that."""
+def find_demands(path: Path) -> list[_trust.Demand]:
+    """List all that a project's file asks for that could send a key elsewhere."""
     user, layer = find_user_file(), read_layer(path, found=True)
-    demands = _build([*([read_layer(user)] if user else []), layer]).demands(layer)
+    return _build([*([read_layer(user)] if user else []), layer]).demands(layer)
+
+
+def trust_file(path: Path, demands: Sequence[_trust.Demand]) -> None:
+    """Allow a project's file these demands, and no others."""
     _trust.save_trust(trust_store(), path, [demand.subject for demand in demands])
-    return demands
 
 
 def _build(layers: list[Layer]) -> Config:

@@ -89,7 +89,9 @@ class KeyProvider:
         return MissingCredentialError(
             f'no API key for backend "{provider.key}": looked in the keyring{keyring}, '
             f"in {provider.env_var}, and in {target.place}",
-            hints=target.hints(MissingCredentialError),
+            hints=[
+                hint for hint in target.hints(MissingCredentialError) if not (keyring and "keyring" in hint)
+            ],
         )
 
     def __reduce__(self) -> tuple[object, ...]:

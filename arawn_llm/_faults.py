@@ -101,7 +101,7 @@ def _kind(names: set[str], status: int | None, said: str, overflow_texts: Sequen
         (names & _TIMEOUT, errors.BackendTimeoutError),
         (names & _BROKEN, errors.BackendConnectionError),
         (names & _NO_ANSWER, errors.BackendServerError),
-        ("UnsupportedParamsError" in names, errors.InvalidRequestError),
+        (names & {"UnsupportedParamsError", "UnsupportedModelError"}, errors.InvalidRequestError),
     )
     return next((kind for holds, kind in order if holds), errors.BackendServerError)
 
@@ -124,8 +124,11 @@ def clean(exc: BaseException, outer: BaseException | None, hidden: Sequence[str]
     for each in walk(exc, outer):
         traceback.clear_frames(each.__traceback__)
         each.args = tuple(_redact_words(arg, hidden) for arg in each.args)
-        if hasattr(each, "message"):
-            each.message = _redact_words(each.message, hidden)  # pyright: ignore[reportAttributeAccessIssue]
+        for holder, names in (
+            (each, ("message", "text", "body")),
+            (getattr(each, "response", None), ("_content",)),
+        ):
+            _redact_fields(holder, names, hidden)
         if getattr(each, "litellm_debug_info", None):
             each.litellm_debug_info = None  # type: ignore[attr-defined]
         for holder in (each, getattr(each, "response", None)):  # httpx's request has the key and the prompt
@@ -133,6 +136,18 @@ def clean(exc: BaseException, outer: BaseException | None, hidden: Sequence[str]
             for name in {"_request", "request"} & fields.keys():
                 request = fields[name]
                 fields[name] = request and type(request)(request.method, request.url)
+
+
+def _redact_fields(holder: Any, names: Sequence[str], hidden: Sequence[str]) -> None:
+    fields = getattr(holder, "__dict__", {})
+    fields.pop("_text", None)  # httpx keeps the decoded body beside the bytes
+    for name in names:
+        value = fields.get(name)
+        if isinstance(value, str | bytes):
+            text = _redact_words(value, hidden)
+            fields[name] = text.encode() if isinstance(value, bytes) else text
+        elif name == "body" and value is not None:
+            fields[name] = None
 
 
 def _redact_words(words: Any, hidden: Sequence[str]) -> Any:
@@ -174,6 +189,8 @@ def _detail(chain: list[BaseException]) -> str:
             return words
     # LiteLLM keeps the plain words of an error in a stream in the exception of the provider's client.
     clients = [each for each in reversed(chain) if type(each).__module__.startswith(_CLIENTS)]
+    if type(chain[0]).__module__.startswith("arawn_llm"):
+        return str(chain[0])
     plain = next((str(getattr(each, "message", "") or "") for each in clients), "") or texts[-1]
     words = plain.partition(". Handle with `")[0].rpartition("Exception - ")[2]
     return "" if words.startswith(("b'", "{", "Error code: ")) else words

@@ -30,6 +30,10 @@ _COUNTING_MODEL = "gpt-4"  # its tokenizer is packaged with LiteLLM; others woul
 _lock = threading.Lock()
 
 
+class UnsupportedModelError(Exception):
+    """The model is not served by the chat's API."""
+
+
 @dataclass(frozen=True)
 class Request:
     """Hold one call without its key.
@@ -41,6 +45,7 @@ class Request:
         params: LiteLLM's other parameters.
         sdk_client: True where LiteLLM calls through the OpenAI SDK rather than plain httpx.
         bearer: True where the key is a token that goes out as `Authorization: Bearer`, whatever it looks like.
+        free: True where calls cost nothing.
     """
 
     model: str
@@ -49,6 +54,7 @@ class Request:
     params: Mapping[str, Any] = field(repr=False)
     sdk_client: bool = False
     bearer: bool = False
+    free: bool = False
 
 
 @contextmanager
@@ -168,8 +174,20 @@ def _arguments(request: Request, timeout: float, *, stream: bool) -> dict[str, A
     }
 
 
+def _prepare(request: Request) -> None:
+    """Keep LiteLLM from asking an Ollama server that no profile names, and from another API than the chat's."""
+    model_cost, bare = load().model_cost, request.model.partition("/")[2]
+    if request.free:
+        facts = {"litellm_provider": request.model.partition("/")[0], "mode": "chat"}
+        model_cost.setdefault(request.model, facts | {"input_cost_per_token": 0, "output_cost_per_token": 0})
+    mode = model_cost.get(bare, {}).get("mode") if request.sdk_client else None
+    if bare.startswith("responses/") or mode == "responses":
+        raise UnsupportedModelError(f"{bare} is served by the Responses API only, and calls here are chats")
+
+
 def complete(request: Request, end: float, token: str, *, stream: bool = False) -> Any:
     """Ask, and give LiteLLM's answer, or its stream, within the deadline."""
+    _prepare(request)
     arguments = _arguments(request, end - time.monotonic(), stream=stream)
     with _deadline.deadline(end):
         return load().completion(**arguments, api_key=token, client=_client(request, token))
@@ -177,6 +195,7 @@ def complete(request: Request, end: float, token: str, *, stream: bool = False) 
 
 async def acomplete(request: Request, end: float, token: str, *, stream: bool = False) -> Any:
     """Ask, and give LiteLLM's answer, or its stream, within the deadline."""
+    _prepare(request)
     arguments = _arguments(request, end - time.monotonic(), stream=stream)
     with _deadline.deadline(end):
         async with asyncio.timeout(end - time.monotonic()):

@@ -122,7 +122,7 @@ class Provider:
 HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = MappingProxyType(
     {
         errors.MissingCredentialError: (
-            "store it in the system keyring: keyring set arawn {keyring_name}",
+            "store it in the system keyring: arawn secrets set {backend}",
             "or set it in the environment: export {env_var}=…",
             'or, least safe, write api_key = "…" in the profile',
         ),
@@ -267,8 +267,6 @@ _ROWS = (
         tool_choice=False,
         models_path="/api/tags",
         context_param="num_ctx",
-        # A known price keeps LiteLLM from asking the server for /api/show on the side.
-        params={"input_cost_per_token": 0, "output_cost_per_token": 0},
         price_prefix=None,
         overflow_texts=("exceeds the available context size", "input length exceeds", "context length"),
         hints=_OLLAMA_HINTS,

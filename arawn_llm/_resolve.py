@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from arawn_llm._config import DEFAULT, Config
 from arawn_llm._providers import HINTS, PROVIDERS, Issuer, Provider
-from arawn_llm._schema import Profile, nearest
+from arawn_llm._schema import OUR_TABLES, Profile, nearest
 from arawn_llm.errors import ArawnError, ProfileNotFoundError, UntrustedFileError
 
 # Another issuer's default: nothing answers there, and the address bar shows the code to be pasted.
@@ -35,6 +35,7 @@ class Target:
         """List what to check for a kind of error, filled in for this target."""
         texts = self.provider.hints.get(kind) or HINTS.get(kind, ())
         words: Mapping[str, Any] = {
+            "backend": self.provider.key,
             "display_name": self.provider.display_name,
             "env_var": self.provider.env_var,
             "keyring_name": self.provider.keyring_name,
@@ -123,10 +124,21 @@ def _default(config: Config, agent: str | None) -> tuple[str, str]:
         return _by_agent(config, "default", fallback.llm)
     if len(config.profiles) == 1:
         return next(iter(config.profiles)), ""
+    read = ", ".join(str(layer.path) for layer in config.layers) or "no file was found"
     raise ProfileNotFoundError(
-        f"there is no default profile{_what_there_is(config)}",
-        hints=("write an [llm] table with backend and model", "or name a profile or a backend key"),
+        f"there is no default profile ({read}){_what_there_is(config)}",
+        hints=(*_misspelt(config), "write a first file: arawn init", "or name a profile or a backend key"),
     )
+
+
+def _misspelt(config: Config) -> Iterator[str]:
+    """Find what may have been meant for a table of ours."""
+    for layer in config.layers:
+        for name in layer.values.keys() - set(OUR_TABLES):
+            if name in Profile.model_fields:
+                yield f"{layer.path}: {name} stands outside of any table; write [llm] above it"
+            elif suggestion := nearest(name.lower().partition(".")[0], OUR_TABLES):
+                yield f"{layer.path}: [{name}] is read as another program's table{suggestion}"
 
 
 def _what_there_is(config: Config, name: str = "") -> str:

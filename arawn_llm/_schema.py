@@ -69,7 +69,8 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def _check_base_url(url: str | None) -> str | None:
-    if url is not None and not _BASE_URL.fullmatch(url):
+    match = _BASE_URL.fullmatch(url) if url is not None else None
+    if url is not None and (match is None or int((match[2] or ":0")[1:]) > 65535):
         raise PydanticCustomError(
             "base_url", "must be http(s)://host[:port][/path], without a password, a query or a fragment"
         )
@@ -120,7 +121,8 @@ class Profile(_Table):
     def _header_values(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
         for name, secret in value.items():
             if not _HEADER_NAME.fullmatch(name) or not is_header_value(secret.get_secret_value()):
-                raise PydanticCustomError("headers", "{name} is not an HTTP header", {"name": json.dumps(name)})
+                words = "{name} cannot be sent: its name or its value is no HTTP header's"
+                raise PydanticCustomError("headers", words, {"name": json.dumps(name)})
         return value
 
     @field_validator("params")
@@ -272,6 +274,8 @@ def _words(model: type[BaseModel], detail: ErrorDetails) -> str:
         return detail["msg"]
     key = ".".join(path)
     found = "" if _SECRET_KEYS & set(path) else f" = {_quote(detail['input'])}"
+    if detail["type"] == "dict_type":
+        return f"{key}{found} must be a table: {key} = {{ name = value }}"
     separator = " " if detail["type"] in {"backend", "base_url", "params"} else ": "
     return f"{key}{found}{separator}{detail['msg']}"
 

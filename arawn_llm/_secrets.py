@@ -192,7 +192,7 @@ def _found(secret: SecretStr | None, source: str) -> FoundKey | None:
         return None
     if not is_header_value(stripped.get_secret_value()):
         raise CredentialError(
-            f"the key from {source} cannot be sent: it holds a line break or a character outside ASCII",
+            f"the key from {source} cannot be sent: it holds a control character, or one beyond ASCII",
             hints=("copy it again from the provider's page",),
         )
     return FoundKey(stripped, source)

@@ -93,7 +93,7 @@ def find_demands(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Ite
             yield Demand(key, f"{'.'.join(key)}#{_digest(value)}", words)
         elif name == "base_url" and isinstance(value, str):
             yield from _address(key, value, values.get("backend"))
-        elif name in {"headers", "params"} and isinstance(value, dict):
+        elif name in {"headers", "params"} and prefix != ("memory",) and isinstance(value, dict):
             for inner, content in value.items():
                 if name == "headers" or inner not in _HARMLESS_PARAMS:
                     where = ".".join((*key, inner))
@@ -107,7 +107,10 @@ def _address(key: tuple[str, ...], url: str, backend: object) -> Iterator[Demand
     provider = PROVIDERS.get(backend) if isinstance(backend, str) else None
     own = provider is not None and provider.host == host and url.startswith("https://")
     if not own and not is_loopback(host):
-        yield Demand(key, host, f"sends requests, with your key, to {host}")
+        plain = "" if url.startswith("https://") else "http://"
+        with_key = "" if provider is not None and not provider.key_required else ", with your key,"
+        words = f"sends requests{with_key} to {plain}{host}" + (" without encryption" if plain else "")
+        yield Demand(key, plain + host, words)
 
 
 def _digest(value: object) -> str:

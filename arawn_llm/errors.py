@@ -53,6 +53,11 @@ __all__ = [
 ]
 
 
+def printable(text: str) -> str:
+    """Write out what would move a terminal's cursor or change its colours; line breaks stay."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class ArawnError(Exception):
     """Base of every error that this library raises.
 

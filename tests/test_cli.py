@@ -116,7 +116,7 @@ def test_ctrl_c_keeps_what_was_printed(environment: dict[str, str], claude: Simu
     process = subprocess.Popen([*ARAWN, "ask", "Hello"], env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.read(11) == "Hello there"
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130 and claude.requests[0].left.wait(5)
+    assert process.wait(60) == 130 and claude.requests[0].left.wait(5)
     process.stdout.close()
 
 
@@ -130,7 +130,7 @@ def test_a_closed_pipe_ends_quietly(environment: dict[str, str], claude: Simulat
 def test_a_missing_key_names_the_places_and_the_mend(run: Run, claude: Simulator) -> None:
     done = run("ask", "Hello", ANTHROPIC_API_KEY="")
     assert done.returncode == 4 and "ANTHROPIC_API_KEY" in done.stderr
-    assert "keyring set arawn anthropic_api_key" in done.stderr and claude.requests == []
+    assert "export ANTHROPIC_API_KEY" in done.stderr and claude.requests == []
 
 
 def test_usage_and_configuration_have_their_codes(run: Run, write: Write) -> None:
@@ -149,7 +149,7 @@ def test_trust_is_given_by_a_command(run: Run, write: Write) -> None:
     path = write("work/arawn.toml", '[llm]\nbase_url = "https://corp.invalid"\n')
     refused = run("ask", "Hello")
     assert refused.returncode == 3 and f"arawn config trust {path}" in refused.stderr
-    assert "corp.invalid" in run("config", "trust", str(path)).stdout
+    assert "to corp.invalid" in run("config", "trust", str(path)).stdout
     assert run("ask", "Hello").returncode == 1
 
 
@@ -157,7 +157,11 @@ def test_trust_is_given_by_a_command(run: Run, write: Write) -> None:
 def test_at_a_terminal_an_untrusted_file_is_asked_about(
     environment: dict[str, Any], write: Write, answer: str, code: int
 ) -> None:
-    write("work/arawn.toml", '[llm]\nbase_url = "https://corp.invalid"\n')
+    write(
+        "work/arawn.toml",
+        '[llm]\nbase_url = "https://corp.invalid"\n[llm.other]\nbackend = "openai"\n'
+        'base_url = "https://other.invalid"\nparams = { "x\\u001b[2J" = 1 }\n',
+    )
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*ARAWN, "ask", "Hello"], env=environment, stdin=theirs, stdout=theirs, stderr=theirs
@@ -167,7 +171,8 @@ def test_at_a_terminal_an_untrusted_file_is_asked_about(
     while "Allow this file" not in screen:
         screen += os.read(ours, 1024).decode()
     os.write(ours, f"{answer}\n".encode())
-    assert process.wait(60) == code and "corp.invalid" in screen
+    assert process.wait(60) == code
+    assert "corp.invalid" in screen and "other.invalid" in screen and "\x1b[2J" not in screen
     os.close(ours)
 
 

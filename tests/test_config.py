@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import arawn_llm
 from arawn_llm import _toml
-from arawn_llm._config import load_config, trust_file
+from arawn_llm._config import find_demands, load_config, trust_file
 from arawn_llm._resolve import resolve
-from arawn_llm.errors import ConfigError, ProfileNotFoundError
+from arawn_llm.errors import ConfigError, ProfileNotFoundError, UntrustedFileError
 
 Write = Callable[[str, str], Path]
 
@@ -161,7 +161,7 @@ def test_a_found_file_cannot_send_a_key_elsewhere(write: Write, text: str) -> No
         resolve(config, name)
     assert caught.value.path == path and caught.value.line
     assert any("arawn config trust" in hint for hint in caught.value.hints)
-    trust_file(path)
+    trust_file(path, find_demands(path))
     assert resolve(load_config(), name).provider.key == "openai"
 
 
@@ -172,7 +172,8 @@ def test_a_named_file_is_trusted(write: Write, text: str) -> None:
 
 def test_trust_is_for_what_was_asked_then(write: Write) -> None:
     text = '[llm]\nbackend = "openai"\nmodel = "a"\nbase_url = "https://corp.example/v1"\n'
-    trust_file(path := write("work/arawn.toml", text))
+    path = write("work/arawn.toml", text)
+    trust_file(path, find_demands(path))
     path.write_text(text.replace('"a"', '"b"'))
     assert resolve(load_config()).model == "b"
     path.write_text(text.replace("corp", "evil"))
@@ -185,6 +186,44 @@ def test_an_address_of_the_users_own_file_needs_no_question(write: Write) -> Non
     write("xdg/arawn/config.toml", f"[llm.corp]\n{line}")
     write("work/arawn.toml", f"[llm]\n{line}")
     assert resolve(load_config()).base_url == "https://corp.example/v1"
+
+
+def test_a_found_file_cannot_take_the_encryption_off_the_users_own_address(write: Write) -> None:
+    line = 'backend = "custom"\nmodel = "m"\nbase_url = "{}://corp.example/v1"\n'
+    write("xdg/arawn/config.toml", "[llm]\n" + line.format("https"))
+    write("work/arawn.toml", "[llm]\n" + line.format("http"))
+    with pytest.raises(UntrustedFileError, match="without encryption"):
+        resolve(load_config())
+
+
+def test_a_found_file_cannot_move_the_headers_of_the_users_profile(write: Write) -> None:
+    write("xdg/arawn/config.toml", '[llm]\nbackend = "groq"\nheaders = { Authorization = "secret" }\n')
+    write("work/arawn.toml", '[llm]\nbackend = "openai"\n')
+    with pytest.raises(UntrustedFileError):
+        resolve(load_config())
+
+
+@pytest.mark.parametrize("name", ["headers", "params"])
+def test_a_memory_profile_may_have_any_name(write: Write, name: str) -> None:
+    write("work/arawn.toml", f'[memory.{name}]\nbackend = "openai"\ntemperature = 0.5\n')
+    assert resolve(load_config(), f"memory.{name}").provider.key == "openai"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[LLM]\nbackend = "groq"\n', 'did you mean "llm"'),
+        ('backend = "groq"\n', "write [llm] above it"),
+        ("[server]\nport = 1\n", "arawn init"),
+    ],
+)
+def test_a_file_without_a_profile_says_which_file_and_what_may_be_meant(
+    write: Write, text: str, words: str
+) -> None:
+    path = write("work/arawn.toml", text)
+    with pytest.raises(ProfileNotFoundError) as caught:
+        resolve(load_config())
+    assert str(path) in str(caught.value) and any(words in hint for hint in caught.value.hints)
 
 
 NAMES = st.text("abcxyz", min_size=1, max_size=5)

@@ -184,3 +184,25 @@ def test_loops_that_come_and_go_leave_no_connection(serve: Serve, make: Make, na
         if count == 1:
             before = len(os.listdir("/proc/self/fd"))
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@each_way
+@pytest.mark.parametrize("model", ["m", "some/odd:7b", "llama3"])
+def test_ollama_is_asked_at_its_own_address_and_nowhere_else(
+    serve: Serve, make: Make, ask: Ask, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, other = serve("ollama"), serve("ollama")
+    monkeypatch.setenv("OLLAMA_API_BASE", other.base_url)
+    ask(make("ollama", server, model=model))
+    assert [request.path for request in server.requests] == ["/api/chat"] and other.requests == []
+
+
+@each_way
+@pytest.mark.parametrize(("name", "model"), [("openai", "o1-pro"), ("custom", "responses/x")])
+def test_a_model_of_another_api_is_refused_before_sending(
+    serve: Serve, make: Make, ask: Ask, name: str, model: str
+) -> None:
+    server = serve(name)
+    with pytest.raises(errors.InvalidRequestError, match="Responses API"):
+        ask(make(name, server, model=model))
+    assert server.requests == []

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -352,3 +353,11 @@ def test_without_a_key_none_is_sent_whatever_the_environment_holds(
     with contextlib.suppress(errors.AuthenticationError):
         ask(arawn_llm.get_backend(config=arawn_llm.load_config(path)))
     assert "authorization" not in server.requests[0].headers
+
+
+def test_a_backend_with_a_key_of_the_file_is_not_pickled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="is not pickled"):
+        pickle.dumps(make("openai", "http://localhost:1"))
+    monkeypatch.setenv("GROQ_API_KEY", KEY)
+    backend = arawn_llm.get_backend("groq")
+    assert KEY.encode() not in pickle.dumps(backend) and pickle.loads(pickle.dumps(backend)).name == "groq"

@@ -57,6 +57,8 @@ def test_a_status_becomes_its_error(
     assert error.request_id == "req_simulated"
     assert KEY not in shown(error) and PROMPT not in str(error) + repr(vars(error))
     assert KEY.encode() not in pickle.dumps(error)
+    response = getattr(error.__cause__, "response", None)
+    assert response is None or KEY not in response.text
     assert type(pickle.loads(pickle.dumps(error))) is kind
 
 

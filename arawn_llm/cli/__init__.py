@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from arawn_llm import __version__
-from arawn_llm.errors import ArawnError, ConfigError, CredentialError, UntrustedFileError
+from arawn_llm.errors import ArawnError, ConfigError, CredentialError, UntrustedFileError, printable
 
 if TYPE_CHECKING:
     from arawn_llm import Backend, Config
@@ -156,9 +156,8 @@ def _run() -> None:
     except UntrustedFileError as exc:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
-        report(exc)
-        click.confirm("Allow this file what it asks for?", abort=True, err=True)
-        import_module("arawn_llm.cli.config").trust.main([str(exc.path)], standalone_mode=False)
+        click.echo("A file that was found in this project asks for what needs your consent:", err=True)
+        import_module("arawn_llm.cli.config").allow(exc.path, ask=True)
         import_module("arawn_llm").reload()
         arawn.main(standalone_mode=False, prog_name="arawn", complete_var="_ARAWN_COMPLETE")
     sys.stdout.flush()
@@ -166,10 +165,10 @@ def _run() -> None:
 
 def report(exc: ArawnError) -> int:
     """Print an error with what to check, and give its exit code."""
-    click.echo(click.style("Error: ", fg="red") + str(exc), err=True)
+    click.echo(click.style("Error: ", fg="red") + printable(str(exc)), err=True)
     if exc.hints:
         click.echo("What to check:", err=True)
     for number, hint in enumerate(exc.hints, 1):
-        click.echo(f"  {number}. {hint}", err=True)
+        click.echo(f"  {number}. {printable(hint)}", err=True)
     kinds = ((ConfigError, 3), (CredentialError, 4))
     return next((code for kind, code in kinds if isinstance(exc, kind)), 1)

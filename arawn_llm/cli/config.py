@@ -127,13 +127,24 @@ def edit(file: Path | None) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def trust(file: Path) -> None:
     """Allow a project's FILE what it asks for today: addresses, headers, parameters."""
-    from arawn_llm._config import trust_file
+    allow(file)
 
-    demands = trust_file(file)
+
+def allow(file: Path, *, ask: bool = False) -> None:
+    """Show all that a file asks for and allow just that, after a question where it is wanted."""
+    from arawn_llm._config import find_demands, trust_file
+    from arawn_llm.errors import printable
+
+    demands = find_demands(file)
     for demand in demands:
-        click.echo(f"allowed: {'.'.join(demand.key)} {demand.words}")
+        click.echo(f"{file}: {printable('.'.join(demand.key))} {printable(demand.words)}", err=ask)
     if not demands:
         click.echo(f"{file} asks for nothing that needs to be allowed")
+        return
+    if ask:
+        click.confirm("Allow this file all of that?", abort=True, err=True)
+    trust_file(file, demands)
+    click.echo(f"allowed; if {file} asks for more one day, you are asked again", err=ask)
 
 
 def _load(file: Path | None) -> Config:

@@ -51,6 +51,10 @@ class FakeBackend(Backend):
     def __init__(
         self, replies: Sequence[Step], *, name: str = "fake", backend: str = "custom", model: str = "fake"
     ) -> None:
+        if isinstance(replies, str) or not all(
+            isinstance(each, str | Completion | ArawnError) for each in replies
+        ):
+            raise TypeError("replies must be a list of texts, completions and arawn_llm errors")
         profile = Profile(backend=backend, model=model, base_url="http://localhost")
         target = Target(
             name, PROVIDERS[backend], model, "http://localhost", "FakeBackend", profile, f"[llm.{name}]"

@@ -74,6 +74,8 @@ class Simulator:
         models: Iterable[str] | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        if backend not in DIALECTS:
+            raise ValueError(f'no simulator for "{backend}"; there are: {", ".join(DIALECTS)}')
         self.dialect, self.key = DIALECTS[backend], key
         self.models = None if models is None else tuple(models)
         self.requests: list[Received] = []
