@@ -17,7 +17,7 @@ from arawn_llm._credentials import TokenProvider, choose_provider
 from arawn_llm._models import Model
 from arawn_llm._resolve import Target, resolve
 from arawn_llm._stream import AsyncStream, Stream
-from arawn_llm.errors import ArawnError, BackendError
+from arawn_llm.errors import ArawnError, BackendError, CredentialError
 
 Prompt = str | Sequence[_messages.Message] | Conversation
 
@@ -209,10 +209,15 @@ def litellm_params(name: str | None = None, *, agent: str | None = None) -> dict
 
     Raises:
         ConfigError: The file cannot be used, or nothing has that name.
-        CredentialError: The key is missing.
+        CredentialError: The key is missing, or is a token that LiteLLM by itself would send as a key.
     """
     backend = get_backend(name, agent=agent)
     target = backend._target
+    if target.provider.login and not backend._credential.token().startswith(target.provider.bearer_tokens):
+        raise CredentialError(
+            f'LiteLLM by itself sends the token of backend "{target.provider.key}" as an API key',
+            hints=("call through get_backend, or give the other library a key of its own",),
+        )
     return {
         "model": target.provider.prefix + target.model,
         "api_base": target.base_url,

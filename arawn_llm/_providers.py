@@ -59,6 +59,7 @@ class Provider:
         capabilities: What `Backend.supports` answers.
         key_required: False where a server may be open.
         login: The issuer, where the credential is the bearer token of a login, not an API key.
+        bearer_tokens: How the tokens begin that LiteLLM by itself sends as bearer tokens.
         sdk_client: True where LiteLLM calls through the OpenAI SDK rather than plain httpx.
         image_urls: The beginnings of image addresses that the API itself fetches; others would be fetched here.
         tool_choice: False where the API knows no tool_choice.
@@ -85,6 +86,7 @@ class Provider:
     capabilities: frozenset[str] = _CHAT
     key_required: bool = True
     login: Issuer | None = None
+    bearer_tokens: tuple[str, ...] = ()
     sdk_client: bool = False
     image_urls: tuple[str, ...] = ("https://", "http://")
     tool_choice: bool = True
@@ -293,6 +295,7 @@ _ROWS = (
         suffixes=_ANTHROPIC_SUFFIXES,
         models_path=_ANTHROPIC_MODELS,
         fixed_headers=_ANTHROPIC_VERSION,
+        bearer_tokens=("sk-ant-oat",),
         image_urls=("https://",),
         login=Issuer(
             name="claude",

@@ -361,3 +361,20 @@ def test_a_backend_with_a_key_of_the_file_is_not_pickled(make: Make, monkeypatch
     monkeypatch.setenv("GROQ_API_KEY", KEY)
     backend = arawn_llm.get_backend("groq")
     assert KEY.encode() not in pickle.dumps(backend) and pickle.loads(pickle.dumps(backend)).name == "groq"
+
+
+def test_a_profile_is_given_to_other_users_of_litellm(
+    serve: Serve, write: Callable[[str, str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from arawn_llm import _litellm
+
+    server = serve("groq")
+    write("work/arawn.toml", f'[llm]\nbackend = "groq"\nmodel = "m"\nbase_url = "{server.base_url}"\n')
+    monkeypatch.setenv("GROQ_API_KEY", KEY)
+    messages = [{"role": "user", "content": "Hello"}]
+    assert _litellm.load().completion(messages=messages, **arawn_llm.litellm_params()).choices
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "a-gateways-own-token")
+    with pytest.raises(errors.CredentialError, match="as an API key"):
+        arawn_llm.litellm_params("claude-oauth")
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "sk-ant-oat01-x")
+    assert arawn_llm.litellm_params("claude-oauth")["api_key"] == "sk-ant-oat01-x"
