@@ -311,3 +311,39 @@ def _tool_call(call: Any) -> ToolCall:
     return ToolCall(
         call.id or "", call.function.name or "", arguments if isinstance(arguments, dict) else {}, text
     )
+
+
+def _embedding_arguments(request: Request, timeout: float) -> dict[str, Any]:
+    from arawn_llm import _clients
+
+    arguments = _arguments(request, timeout, stream=False)
+    # LiteLLM's types know no base64. Said for each call: test runners forget filters between tests.
+    warnings.filterwarnings("ignore", message=r"(?s).*Expected `list\[float\]`", category=UserWarning)
+    texts = [message["content"] for message in arguments.pop("messages")]
+    del arguments["stream"], arguments["_skip_mcp_handler"]
+    # Without this LiteLLM refuses `dimensions` for every model name that it does not know.
+    ours = {"allowed_openai_params": ["dimensions"], "max_retries": _clients.NoRetries(0)}
+    return arguments | ours | {"input": texts}
+
+
+def embed(request: Request, end: float, token: str) -> Any:
+    """Embed the contents of a request's messages, and give LiteLLM's answer within the deadline."""
+    from arawn_llm import _clients
+
+    arguments = _embedding_arguments(request, end - time.monotonic())
+    with _deadline.deadline(end):
+        client = _client(request, token)
+        with _clients.lend(load(), "module_level_client", client):
+            return load().embedding(**arguments, api_key=token, client=client)
+
+
+async def aembed(request: Request, end: float, token: str) -> Any:
+    """Embed the contents of a request's messages, and give LiteLLM's answer within the deadline."""
+    from arawn_llm import _clients
+
+    arguments = _embedding_arguments(request, end - time.monotonic())
+    with _deadline.deadline(end):
+        async with asyncio.timeout(end - time.monotonic()):
+            client = await _aclient(request, token)
+            with _clients.lend(load(), "module_level_aclient", client):
+                return await load().aembedding(**arguments, api_key=token, client=client)
