@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from arawn_llm._conversation import Conversation
     from arawn_llm._models import Model
     from arawn_llm._stream import AsyncStream, Stream
+    from arawn_llm.embeddings import Embedder, embed, get_embedder
     from arawn_llm.errors import ArawnError, BackendError, ConfigError, CredentialError
 
 __version__ = "0.1.0"
@@ -36,6 +37,9 @@ _HOMES = {
     "CredentialError": "errors",
     "load_config": "_config",
     "reload": "_config",
+    "Embedder": "embeddings",
+    "embed": "embeddings",
+    "get_embedder": "embeddings",
 }
 
 __all__ = [
@@ -48,14 +52,17 @@ __all__ = [
     "ConfigError",
     "Conversation",
     "CredentialError",
+    "Embedder",
     "Model",
     "Stream",
     "ToolCall",
     "Usage",
     "aclose",
     "auth",
+    "embed",
     "errors",
     "get_backend",
+    "get_embedder",
     "litellm_params",
     "load_config",
     "reload",
@@ -63,7 +70,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"auth", "errors", "testing"}:
+    if name in {"auth", "embeddings", "errors", "testing"}:
         return import_module(f"arawn_llm.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'arawn_llm' has no attribute {name!r}")

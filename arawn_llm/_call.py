@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from arawn_llm import _faults, _litellm, _messages, errors
+from arawn_llm import _faults, _litellm, _messages, _reply, errors
 from arawn_llm._completion import Completion
 from arawn_llm._credentials import TokenProvider
 from arawn_llm._litellm import Request
@@ -68,8 +68,9 @@ class Call:
             ResponseFormatError: The answer does not fit `response_model`.
         """
         provider = self.target.provider
-        price = None if provider.price_prefix is None else provider.price_prefix + self.target.model
-        completion = _litellm.read_completion(response, price)
+        free = provider.price_prefix is None
+        prices = None if free else _litellm.find_prices(f"{provider.price_prefix}{self.target.model}")
+        completion = _reply.read_completion(response, prices)
         if completion is None:
             raise self.error(errors.BackendServerError, f"{provider.display_name} answered without an answer")
         return self.sign(completion)

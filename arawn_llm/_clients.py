@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+import threading
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +21,8 @@ HTTPError = httpx.HTTPError
 # For each event loop and kind of credential: LiteLLM's handler, and the generator that closes it.
 _open: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, tuple[Any, AsyncGenerator[None]]]]
 _open = WeakKeyDictionary()
+_lent: ContextVar[Any] = ContextVar("arawn_llm_client", default=None)
+_lending = threading.Lock()
 
 
 @cache
@@ -119,3 +124,33 @@ async def _aprepare_bearer(request: Any) -> None:
 
 async def _acheck_events(response: Any) -> None:
     _events.check_events(response)
+
+
+class _Lent:
+    """Stand for LiteLLM's own client, which some routes take whatever they are given; be ours in our calls."""
+
+    def __init__(self, original: Any) -> None:
+        self._original = original
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_lent.get() or self._original, name)
+
+
+@contextmanager
+def lend(litellm: Any, name: str, client: Any) -> Iterator[None]:
+    """Let a client of LiteLLM's own be ours in this context; others see it as before."""
+    with _lending:
+        if not isinstance(getattr(litellm, name), _Lent):
+            setattr(litellm, name, _Lent(getattr(litellm, name)))
+    mark = _lent.set(client)
+    try:
+        yield
+    finally:
+        _lent.reset(mark)
+
+
+class NoRetries(int):
+    """Be 0 and yet true: LiteLLM reads a false `max_retries` as none given, and lets the SDK retry twice."""
+
+    def __bool__(self) -> bool:
+        return True

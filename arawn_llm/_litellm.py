@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import threading
@@ -17,7 +16,6 @@ from functools import cache, lru_cache
 from typing import Any
 
 from arawn_llm import _deadline
-from arawn_llm._completion import Completion, ToolCall, Usage
 
 # Read by LiteLLM while it is imported: price list and beta headers as packaged, no .env file, a log level.
 _IMPORT_SWITCHES = {
@@ -285,48 +283,42 @@ def count_tokens(messages: list[dict[str, Any]]) -> int:
     return int(counter(model=_COUNTING_MODEL, messages=messages, use_default_image_token_count=True))
 
 
-def read_completion(response: Any, price_model: str | None) -> Completion | None:
-    """Turn LiteLLM's response into ours; None if it holds no answer.
-
-    Args:
-        response: A `ModelResponse`.
-        price_model: The model's name in LiteLLM's price list; None where calls are free.
-    """
-    if not getattr(response, "choices", None):
-        return None
-    choice, usage = response.choices[0], getattr(response, "usage", None)
-    message = choice.message
-    calls = tuple(_tool_call(call) for call in message.tool_calls or ())
-    reasoning = getattr(message, "reasoning_content", None) or ""
-    if not (message.content or calls or reasoning) and choice.finish_reason in {None, "stop"}:
-        return None
-    counts = Usage(getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)
-    return Completion(
-        text=message.content or "",
-        tool_calls=calls,
-        reasoning=reasoning,
-        finish_reason=choice.finish_reason or "stop",
-        model=response.model or "",
-        usage=counts,
-        cost=0.0 if price_model is None else _price(price_model, counts),
-        raw=response,
-    )
+def find_prices(model: str) -> Mapping[str, Any]:
+    """Give what LiteLLM's list says of a model's price; nothing for a model that is not in it."""
+    return load().model_cost.get(model) or {}
 
 
-def _price(model: str, usage: Usage) -> float | None:
-    prices: Mapping[str, Any] = load().model_cost.get(model) or {}
-    into, out = prices.get("input_cost_per_token"), prices.get("output_cost_per_token")
-    if into is None or out is None:
-        return None
-    return float(into) * usage.input_tokens + float(out) * usage.output_tokens
+def _embedding_arguments(request: Request, timeout: float) -> dict[str, Any]:
+    from arawn_llm import _clients
+
+    arguments = _arguments(request, timeout, stream=False)
+    # LiteLLM's types know no base64. Said for each call: test runners forget filters between tests.
+    warnings.filterwarnings("ignore", message=r"(?s).*Expected `list\[float\]`", category=UserWarning)
+    texts = [message["content"] for message in arguments.pop("messages")]
+    del arguments["stream"], arguments["_skip_mcp_handler"]
+    # Without this LiteLLM refuses `dimensions` for every model name that it does not know.
+    ours = {"allowed_openai_params": ["dimensions"], "max_retries": _clients.NoRetries(0)}
+    return arguments | ours | {"input": texts}
 
 
-def _tool_call(call: Any) -> ToolCall:
-    text = call.function.arguments or "{}"
-    try:
-        arguments = json.loads(text)
-    except ValueError:
-        arguments = {}
-    return ToolCall(
-        call.id or "", call.function.name or "", arguments if isinstance(arguments, dict) else {}, text
-    )
+def embed(request: Request, end: float, token: str) -> Any:
+    """Embed the contents of a request's messages, and give LiteLLM's answer within the deadline."""
+    from arawn_llm import _clients
+
+    arguments = _embedding_arguments(request, end - time.monotonic())
+    with _deadline.deadline(end):
+        client = _client(request, token)
+        with _clients.lend(load(), "module_level_client", client):
+            return load().embedding(**arguments, api_key=token, client=client)
+
+
+async def aembed(request: Request, end: float, token: str) -> Any:
+    """Embed the contents of a request's messages, and give LiteLLM's answer within the deadline."""
+    from arawn_llm import _clients
+
+    arguments = _embedding_arguments(request, end - time.monotonic())
+    with _deadline.deadline(end):
+        async with asyncio.timeout(end - time.monotonic()):
+            client = await _aclient(request, token)
+            with _clients.lend(load(), "module_level_aclient", client):
+                return await load().aembedding(**arguments, api_key=token, client=client)

@@ -44,6 +44,31 @@ class Issuer:
 
 
 @dataclass(frozen=True)
+class EmbeddingRoute:
+    """Describe how one backend embeds texts.
+
+    Attributes:
+        model: The default embedding model; None where the file has to give one.
+        prefix: LiteLLM's prefix where it is not the one for chats.
+        max_tokens: The longest text that its models take, in tokens; None where they differ.
+        max_texts: The most texts in one request.
+        max_request_tokens: The most tokens in one request.
+        params: Parameters sent with every request.
+        overflow_params: Parameters that make it cut texts that are too long, or refuse them.
+        normalized: True where its vectors have length 1.
+    """
+
+    model: str | None = None
+    prefix: str | None = None
+    max_tokens: int | None = None
+    max_texts: int = 32
+    max_request_tokens: int = 300_000
+    params: Mapping[str, Any] = field(default_factory=dict)
+    overflow_params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    normalized: bool = False
+
+
+@dataclass(frozen=True)
 class Provider:
     """Describe how one backend is addressed, paid, and mended.
 
@@ -73,6 +98,7 @@ class Provider:
         price_prefix: The prefix of its models in LiteLLM's price list; None where calls are free.
         overflow_texts: What its error says when a prompt is too long, where no code says so.
         hints: What to check, for each error; `{…}` is filled from the profile. Overrides `HINTS`.
+        embedding: How it embeds texts; None where it does not.
     """
 
     key: str
@@ -100,6 +126,7 @@ class Provider:
     price_prefix: str | None = ""
     overflow_texts: tuple[str, ...] = ()
     hints: Mapping[type[errors.ArawnError], tuple[str, ...]] = field(default_factory=dict)
+    embedding: EmbeddingRoute | None = None
 
     @property
     def host(self) -> str | None:
@@ -240,6 +267,13 @@ _ROWS = (
         capabilities=_CHAT | {"embeddings"},
         sdk_client=True,
         model_names=("gpt-", "o1", "o3", "o4", "chatgpt-"),
+        embedding=EmbeddingRoute(
+            model="text-embedding-3-small",
+            max_tokens=8192,
+            max_texts=2048,
+            params={"encoding_format": "base64"},  # a third of the bytes, and no digits to parse
+            normalized=True,
+        ),
     ),
     Provider(
         # LiteLLM's own groq/ route fails on a reply without service_tier and fakes streams.
@@ -272,6 +306,14 @@ _ROWS = (
         price_prefix=None,
         overflow_texts=("exceeds the available context size", "input length exceeds", "context length"),
         hints=_OLLAMA_HINTS,
+        embedding=EmbeddingRoute(
+            model="nomic-embed-text",
+            prefix="ollama/",
+            max_texts=128,
+            # Without it a text that is too long is cut in silence.
+            overflow_params={"truncate": {"truncate": True}, "error": {"truncate": False}},
+            normalized=True,
+        ),
     ),
     Provider(
         key="custom",
@@ -283,6 +325,7 @@ _ROWS = (
         key_required=False,
         overflow_texts=("exceeds the available context size", "exceed_context_size", "context length"),
         hints=_CUSTOM_HINTS,
+        embedding=EmbeddingRoute(),  # 32 texts: what text-embeddings-inference takes by default
     ),
     Provider(
         key="claude-oauth",

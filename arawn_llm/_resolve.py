@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
 from arawn_llm._config import DEFAULT, Config
 from arawn_llm._providers import HINTS, PROVIDERS, Issuer, Provider
-from arawn_llm._schema import OUR_TABLES, Profile, nearest
-from arawn_llm.errors import ArawnError, ProfileNotFoundError, UntrustedFileError
+from arawn_llm._schema import OUR_TABLES, EmbeddingBackend, LocalEmbedding, Profile, nearest
+from arawn_llm.errors import ArawnError, ConfigError, ProfileNotFoundError, UntrustedFileError
 
 # Another issuer's default: nothing answers there, and the address bar shows the code to be pasted.
 ADDRESS_BAR = "http://127.0.0.1/callback"
@@ -51,6 +52,18 @@ class Target:
     def file_key(self) -> SecretStr | None:
         """Give the key that the file itself holds."""
         return self.profile.api_key
+
+
+@dataclass(frozen=True)
+class LocalTarget:
+    """Say which model embeds on this machine, and how it is run."""
+
+    model: str
+    model_path: Path | None
+    tokenizer_path: Path | None
+    engine: str
+    dimensions: int | None
+    trust_remote_code: bool
 
 
 def resolve(config: Config, name: str | None = None, agent: str | None = None) -> Target:
@@ -178,3 +191,69 @@ def _refuse_untrusted(config: Config, table: tuple[str, ...]) -> None:
                 f"or name it: --config {problems[0].path}, ARAWN_CONFIG, or load_config(path)",
             ),
         )
+
+
+def resolve_embedding(config: Config, name: str, model: str | None = None) -> LocalTarget | Target:
+    """Choose what embeds: the local model, a table below `[embedding]`, or a profile.
+
+    Raises:
+        ConfigError: Nothing has that name, it cannot embed, or a found file wants to send a key elsewhere.
+    """
+    table = getattr(config.embedding, name, None)
+    if isinstance(table, LocalEmbedding):
+        _refuse_untrusted(config, ("embedding", name))
+        return LocalTarget(
+            model=model or table.model,
+            model_path=_beside(config, "model_path", table.model_path),
+            tokenizer_path=_beside(config, "tokenizer_path", table.tokenizer_path),
+            engine=table.engine,
+            dimensions=table.dimensions,
+            trust_remote_code=table.trust_remote_code,
+        )
+    if isinstance(table, EmbeddingBackend):
+        return _embedding_target(config, name, table, model)
+    if name not in config.profiles:
+        known = [*(key for key, row in PROVIDERS.items() if row.embedding), "local", *config.profiles]
+        words = (
+            f'[embedding] provider = "{name}" is not known{nearest(name, known)}; there are: {", ".join(known)}'
+        )
+        raise ProfileNotFoundError(config.problem(("embedding", "provider"), words))
+    target = resolve(config, name)
+    if target.provider.embedding is None:
+        words = f"{target.place}: {target.provider.display_name} has no embeddings"
+        raise ConfigError(config.problem(("embedding", "provider"), words))
+    return replace(target, model=model) if model else target
+
+
+def _embedding_target(config: Config, name: str, table: EmbeddingBackend, model: str | None) -> Target:
+    provider, place = PROVIDERS[name], ("embedding", name)
+    model = model or table.model or (provider.embedding.model if provider.embedding else None)
+    address = table.base_url or provider.base_url
+    missing = "model" if not model else "base_url" if not address else None
+    if missing or not model or not address:
+        raise ConfigError(config.problem(place, f"[{'.'.join(place)}] needs a {missing}"))
+    _refuse_untrusted(config, place)
+    return Target(
+        name=".".join(place),
+        provider=provider,
+        model=model,
+        base_url=provider.normalize(address),
+        resolved_from=".".join(place),
+        profile=Profile(
+            backend=name,
+            model=model,
+            base_url=address,
+            api_key=table.api_key,
+            max_context_tokens=table.max_tokens,
+            params={"dimensions": table.dimensions} if table.dimensions else {},
+        ),
+        place=f"[{'.'.join(place)}]",
+    )
+
+
+def _beside(config: Config, key: str, value: str | None) -> Path | None:
+    """Read a relative path from the folder of the file that says it."""
+    if value is None:
+        return None
+    home = config.problem(("embedding", "local", key), "").path
+    return Path(home.parent if home else "", Path(value).expanduser())

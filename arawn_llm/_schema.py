@@ -175,6 +175,7 @@ class EmbeddingBackend(_Table):
     dimensions: Positive | None = None
     base_url: str | None = Field(default=None, repr=False)
     api_key: SecretStr | None = None
+    max_tokens: Positive | None = None
 
     _base_url = field_validator("base_url")(_check_base_url)
 
@@ -187,6 +188,7 @@ class LocalEmbedding(_Table):
     tokenizer_path: str | None = None
     engine: Literal["auto", "onnx", "sentence-transformers"] = "auto"
     dimensions: Positive | None = None
+    trust_remote_code: bool = False
 
 
 class Embedding(_Table):
@@ -194,6 +196,8 @@ class Embedding(_Table):
 
     provider: str = "local"
     cache: bool = False
+    cache_max_mb: Positive = 1024
+    overflow: Literal["error", "truncate", "split"] | None = None
     local: LocalEmbedding = LocalEmbedding()
     openai: EmbeddingBackend = EmbeddingBackend()
     ollama: EmbeddingBackend = EmbeddingBackend()

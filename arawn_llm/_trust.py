@@ -92,7 +92,10 @@ def find_demands(values: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Ite
             words = f"sends a login's codes and tokens to {host}" if host else f"decides the {name} of a login"
             yield Demand(key, f"{'.'.join(key)}#{_digest(value)}", words)
         elif name == "base_url" and isinstance(value, str):
-            yield from _address(key, value, values.get("backend"))
+            backend = prefix[-1] if prefix[:1] == ("embedding",) else values.get("backend")
+            yield from _address(key, value, backend)
+        elif name == "trust_remote_code" and value is True:
+            yield Demand(key, ".".join(key), "runs code that comes with a model")
         elif name in {"headers", "params"} and prefix != ("memory",) and isinstance(value, dict):
             for inner, content in value.items():
                 if name == "headers" or inner not in _HARMLESS_PARAMS:

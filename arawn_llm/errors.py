@@ -8,6 +8,7 @@ ArawnError
 │  ├─ MissingCredentialError       the places looked in, and the command that mends it
 │  └─ LoginRequiredError           run `arawn auth`
 ├─ MissingExtraError               the pip command that mends it
+├─ EmbedderMismatchError           vectors of another embedder
 └─ BackendError                    backend, profile, model, status_code, retry_after, request_id, hints
    ├─ AuthenticationError
    ├─ ModelNotAvailableError
@@ -38,6 +39,7 @@ __all__ = [
     "ConfigError",
     "ContextWindowError",
     "CredentialError",
+    "EmbedderMismatchError",
     "InvalidRequestError",
     "LoginRequiredError",
     "MissingCredentialError",
@@ -130,6 +132,10 @@ class LoginRequiredError(CredentialError):
 
 class MissingExtraError(ArawnError):
     """A package that this feature needs is not installed."""
+
+
+class EmbedderMismatchError(ArawnError):
+    """Vectors were made by another embedder, so that they cannot be compared with this one's."""
 
 
 class BackendError(ArawnError):

@@ -13,19 +13,19 @@ from arawn_llm import _providers
 PACKAGE = Path(arawn_llm.__file__).parent
 LAYERS = [
     {"errors", "_completion", "_deadline", "_events"},
-    {"_providers", "_toml", "_atomic", "_faults", "_messages"},
+    {"_providers", "_toml", "_atomic", "_faults", "_messages", "_reply", "_vectors", "_model_folder"},
     {"_schema", "_clients", "_layers"},
     {"_litellm"},
     {"_trust", "_secrets"},
     {"_config"},
-    {"_edit", "_draft"},
+    {"_edit", "_draft", "_vector_cache"},
     {"_resolve", "_oauth"},
-    {"_credentials", "auth"},
-    {"_call"},
-    {"_stream", "_models"},
+    {"_credentials", "auth", "_model_source", "_embedding_work"},
+    {"_call", "_local"},
+    {"_stream", "_models", "_remote"},
     {"_doctor", "_keys"},
     {"_conversation"},
-    {"_backend"},
+    {"_backend", "embeddings"},
 ]
 ALONE = {
     "litellm": "_litellm",
@@ -36,6 +36,13 @@ ALONE = {
     "authlib": "client",
     "requests": "client",
     "filelock": "tokens",
+    "onnxruntime": "_local",
+    "tokenizers": "_local",
+    "sentence_transformers": "_local",
+    "torch": "_model_source",
+    "huggingface_hub": "_model_source",
+    "tqdm": "_embedding_work",
+    "sqlite3": "_vector_cache",
 }
 MODULES = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("_oauth/*.py")])
 
@@ -73,7 +80,9 @@ def test_the_public_names_are_the_truth() -> None:
 @pytest.mark.parametrize(
     ("statement", "heavy"),
     [
-        pytest.param("import arawn_llm", {"litellm", "pydantic", "keyring", "openai", "httpx"}, id="import"),
+        pytest.param(
+            "import arawn_llm", {"litellm", "pydantic", "keyring", "openai", "httpx", "numpy"}, id="import"
+        ),
         pytest.param(
             "import arawn_llm; arawn_llm.get_backend('ollama')",
             {"litellm", "keyring", "openai"},

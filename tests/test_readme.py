@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_model
 
 import arawn_llm
 from arawn_llm.testing import FakeBackend, use_backend
@@ -20,10 +21,12 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("kind", "text"), EXAMPLES)
-def test_an_example_runs(kind: str, text: str, write: Callable[[str, str], Path]) -> None:
+def test_an_example_runs(kind: str, text: str, write: Callable[[str, str], Path], tmp_path: Path) -> None:
     if kind == "toml":
         assert arawn_llm.load_config(write("a.toml", text))
         return
+    model = tiny_model.build(tmp_path / "model")
+    write("xdg/arawn/config.toml", f'[embedding.local]\nmodel_path = "{model}"\n')
     with use_backend(FakeBackend(["Hello", "Once upon a time"]), "fast"):
         exec(compile(text, "example", "exec"), {"__name__": "example"})
 

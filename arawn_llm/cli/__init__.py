@@ -29,6 +29,7 @@ _COMMANDS = {
     "completion": "Print the completion script of a shell.",
     "secrets": "Store, list, test and delete keys.",
     "demo": "Show every backend at work, simulated: no key, no network.",
+    "embed": "Turn texts into vectors.",
 }
 
 
