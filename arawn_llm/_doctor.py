@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from arawn_llm._config import Config
 from arawn_llm._credentials import TokenProvider, choose_provider
 from arawn_llm._layers import KeyPath
 from arawn_llm._providers import PROVIDERS
-from arawn_llm._resolve import Target, resolve
+from arawn_llm._resolve import Target, resolve, resolve_embedding
 from arawn_llm._secrets import KEYRING
 from arawn_llm.errors import ArawnError, BackendError, ModelNotAvailableError
 
@@ -60,6 +61,7 @@ def examine(config: Config, *, offline: bool = False, limit: float = 10.0) -> li
         for name in config.profiles
     ]
     subjects += [lambda name=name: list(_examine_agent(config, name)) for name in config.agents]  # type: ignore[misc]
+    subjects += [lambda: list(_examine_embedding(config, offline, limit))]
     subjects += [lambda: list(_examine_files(config)), lambda: list(_examine_machine())]
     with ThreadPoolExecutor(_MOST_AT_ONCE) as pool:
         return [finding for found in pool.map(lambda examine: examine(), subjects) for finding in found]
@@ -73,9 +75,13 @@ def _examine_profile(config: Config, name: str, offline: bool, limit: float) -> 
     except ArawnError as error:
         yield Finding(subject, "profile", "wrong", str(error), error.hints, place)
         return
+    yield from _examine_model_name(subject, target, _place(config, (*table, "model")))
+    yield from _examine_target(subject, target, place, offline, limit)
+
+
+def _examine_target(subject: str, target: Target, place: str, offline: bool, limit: float) -> Iterator[Finding]:
     words = f"{target.provider.key}, model {target.model}, {target.base_url}"
     yield Finding(subject, "profile", "ok", words, place=place)
-    yield from _examine_model_name(subject, target, _place(config, (*table, "model")))
     credential = choose_provider(target)
     try:
         credential.token()
@@ -86,6 +92,24 @@ def _examine_profile(config: Config, name: str, offline: bool, limit: float) -> 
     yield Finding(subject, "key", "note" if "file" in source else "ok", f"from {source}", place=place)
     if not offline:
         yield from _examine_server(subject, target, credential, limit)
+
+
+def _examine_embedding(config: Config, offline: bool, limit: float) -> Iterator[Finding]:
+    if not any(layer.holds(("embedding",)) for layer in config.layers):
+        return
+    place = _place(config, ("embedding",))
+    try:
+        found = resolve_embedding(config, config.embedding.provider)
+    except ArawnError as error:
+        yield Finding("embedding", "profile", "wrong", str(error), error.hints, place)
+        return
+    if isinstance(found, Target):
+        yield from _examine_target("embedding", found, place, offline, limit)
+    elif not (find_spec("onnxruntime") and find_spec("tokenizers")) and not find_spec("sentence_transformers"):
+        hint = 'pip install "arawn-llm[local]"'
+        yield Finding("embedding", "packages", "wrong", "a local model needs packages", (hint,), place)
+    else:
+        yield Finding("embedding", "profile", "ok", f"local, model {found.model}", place=place)
 
 
 def _examine_model_name(subject: str, target: Target, place: str) -> Iterator[Finding]:
