@@ -158,7 +158,8 @@ def test_without_a_keyring_the_environment_is_named(write: Write) -> None:
 def test_what_embeds_is_checked_too(serve: Serve, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server = serve("openai", key=KEY, models=["text-embedding-3-small"])
-    table = f'[embedding]\nprovider = "openai"\n[embedding.openai]\nbase_url = "{server.base_url}"\nmodel = "{{}}"\n'
+    head = '[embedding]\nprovider = "openai"\n[embedding.openai]\n'
+    table = f'{head}base_url = "{server.base_url}"\nmodel = "{{}}"\n'
     assert wrong(write, table.format("text-embedding-3-small")) == []
     assert [each.check for each in wrong(write, table.format("gone"))] == ["model"]
     assert "not known" in wrong(write, '[embedding]\nprovider = "opnai"\n')[0].words
