@@ -42,9 +42,12 @@ def test_the_reference_lists_every_error() -> None:
     assert [name for name in arawn_llm.errors.__all__ if name not in text] == ["Problem"]
 
 
-def test_the_reference_of_the_command_line_is_what_help_says() -> None:
-    space: dict[str, object] = {"__name__": "cli_reference", "__file__": str(ROOT / "docs/cli_reference.py")}
-    exec((ROOT / "docs/cli_reference.py").read_text(encoding="utf-8"), space)
-    render = space["render"]
+@pytest.mark.parametrize("page", ["cli", "api"])
+def test_a_generated_page_is_what_the_code_says(page: str) -> None:
+    path = ROOT / "docs/generate.py"
+    space: dict[str, object] = {"__name__": "generate", "__file__": str(path)}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)
+    render = space[f"render_{page}"]
     assert callable(render)
-    assert (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8") == render(), "run docs/cli_reference.py"
+    written = (ROOT / f"docs/reference/{page}.md").read_text(encoding="utf-8")
+    assert written == render(), "run python docs/generate.py"
