@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import random
@@ -52,12 +53,14 @@ class Call:
 
     def token(self) -> str:
         """Give the token for one try, and remember it, to blank it out of what a server says."""
-        self._used.append(SecretStr(self.credential.token()))
+        within = getattr(self.credential, "token_within", None)
+        self._used.append(SecretStr(within(self.end - time.monotonic()) if within else self.credential.token()))
         return self._used[-1].get_secret_value()
 
     async def atoken(self) -> str:
         """Give the token for one try; the async twin of `token`."""
-        self._used.append(SecretStr(await self.credential.atoken()))
+        async with asyncio.timeout(self.end - time.monotonic()):
+            self._used.append(SecretStr(await self.credential.atoken()))
         return self._used[-1].get_secret_value()
 
     def finish(self, response: Any) -> Completion:

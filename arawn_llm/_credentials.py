@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Protocol
 
 from arawn_llm._layers import data_folder
@@ -125,10 +127,35 @@ class LoginProvider:
         """
         return self._give(self._find())
 
+    def token_within(self, seconds: float) -> str:
+        """Give the token, waiting no longer for a refresh; that goes on and is kept all the same.
+
+        Raises:
+            TimeoutError: It did not end in time.
+        """
+        held = self._login.held()
+        return self._give(held if held is not None else self._start().result(seconds))
+
     async def atoken(self) -> str:
         """Give the token, refreshed if it is about to end; the loop goes on meanwhile."""
         held = self._login.held()
-        return self._give(held if held is not None else await asyncio.to_thread(self._find))
+        return self._give(held if held is not None else await asyncio.wrap_future(self._start()))
+
+    def _start(self) -> Future[str]:
+        """Find the token in a thread, which the interpreter waits for at its end."""
+        future: Future[str] = Future()
+        future.set_running_or_notify_cancel()  # whoever stops waiting does not stop it
+
+        def find() -> None:
+            try:
+                token = self._find()
+            except BaseException as exc:  # noqa: BLE001 - whoever waits raises it
+                future.set_exception(exc)
+            else:
+                future.set_result(token)
+
+        Thread(target=find, name="arawn-token").start()
+        return future
 
     def invalidate(self) -> bool:
         """Have the token that this thread or task was given refreshed before the next call."""

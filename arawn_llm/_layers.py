@@ -84,7 +84,7 @@ def data_folder() -> Path:
 
 def client_id_variable() -> str | None:
     """Give the client id that the environment names for a login."""
-    return os.environ.get("ARAWN_OAUTH_CLIENT_ID")
+    return os.environ.get("ARAWN_OAUTH_CLIENT_ID", "").strip() or None
 
 
 def can_open_browser() -> bool:

@@ -128,7 +128,10 @@ def logout(*, config: Config | None = None) -> LogoutReport:
     """
     issuer, store = _issuer(config)
     with store.lock():
-        found = store.read(fresh=True)
+        try:
+            found = store.read(fresh=True)
+        except CredentialError as exc:
+            return LogoutReport(tuple(store.remove()), f"not revoked: {exc}")
         if found is None:
             revocation = "there was nothing to revoke"
         elif issuer.revoke_url is None or found[0].token_url != issuer.token_url:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import Items
+from filelock import FileLock
 from issuer import CLIENT, Issuer, log_in, provider, rewrite, wait_for
 from keyring.errors import KeyringLocked
 from ways import Ask, each_way
@@ -119,14 +121,12 @@ def test_a_passing_failure_is_tried_again(expired: Issuer, fault: Callable[[], A
 
 
 def test_an_issuer_that_stays_away_costs_no_token(expired: Issuer, tokens_file: Path) -> None:
-    kept = tokens_file.read_text()
+    kept = json.loads(tokens_file.read_text())
     expired.steps = [lambda: ("busy", 503)] * 10
-    with pytest.raises(
-        errors.CredentialError, match=r"gave no tokens for the login, which stays as it was"
-    ) as caught:
+    with pytest.raises(errors.CredentialError, match=r"gave no tokens: HTTP 503") as caught:
         provider().token()
     assert not isinstance(caught.value, errors.LoginRequiredError)
-    assert tokens_file.read_text() == kept
+    assert json.loads(tokens_file.read_text()) == kept
 
 
 def test_a_token_that_is_still_good_outlives_a_failing_refresh(issuer: Issuer, tokens_file: Path) -> None:
@@ -313,3 +313,110 @@ def test_no_secret_is_in_a_message_a_log_or_a_frame(expired: Issuer, caplog: pyt
         shown = "".join(whole.format()) + repr(giver) + str(vars(caught.value))
         assert "held = " in shown
         assert not any(secret in shown + caplog.text for secret in expired.secrets())
+
+
+def test_an_issuer_is_not_asked_while_there_is_nowhere_to_keep_its_answer(
+    expired: Issuer, tokens_file: Path
+) -> None:
+    blocked = tokens_file.with_suffix(".new")
+    blocked.mkdir()
+    with pytest.raises(errors.CredentialError, match="cannot be used to keep"):
+        provider().token()
+    assert expired.refreshes() == 0
+    blocked.rmdir()
+    assert provider().token() == expired.tokens[1].values["access_token"]
+
+
+def test_a_token_that_could_not_be_kept_is_used_and_kept_later(expired: Issuer, tokens_file: Path) -> None:
+    blocked, given = tokens_file.with_suffix(".new"), provider()
+
+    def block(answer: dict[str, Any]) -> dict[str, Any]:
+        blocked.mkdir(exist_ok=True)
+        return answer
+
+    expired.change = block
+    new = given.token()
+    assert new == given.token() == expired.tokens[1].values["access_token"]
+    assert json.loads(tokens_file.read_text())["claude"]["access"] != new
+    blocked.rmdir()
+    assert given.token() == new and expired.refreshes() == 1
+    assert json.loads(tokens_file.read_text())["claude"]["access"] == new
+
+
+def test_a_request_that_may_have_arrived_is_not_sent_again(issuer: Issuer) -> None:
+    from arawn_llm._oauth import client
+    from arawn_llm._oauth.tokens import Tokens
+
+    came = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            while True:
+                try:
+                    connection = server.accept()[0]
+                except OSError:
+                    return
+                came.append(connection.recv(65536))
+                connection.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/token"
+        with pytest.raises(errors.CredentialError, match="gave no tokens"):
+            client.refresh(Tokens("id", url, "form", refresh="r"), client.TRIES, lambda tokens: None)
+        server.shutdown(socket.SHUT_RDWR)
+    assert len(came) == 1
+
+
+@each_way
+def test_a_refresh_is_within_the_calls_timeout_and_kept_all_the_same(
+    expired: Issuer, ask: Ask, tokens_file: Path, private_home: Path
+) -> None:
+    release = threading.Event()
+    expired.steps.append(lambda: release.wait(20) and None)
+    with (private_home / "xdg/arawn/config.toml").open("a") as file:
+        file.write('[llm]\nbackend = "claude-oauth"\nmodel = "m"\nbase_url = "http://127.0.0.1:9"\n')
+    arawn_llm.reload()
+    backend = arawn_llm.get_backend()
+    with pytest.raises(errors.BackendTimeoutError):
+        ask(backend, timeout=0.5)
+    release.set()
+    wait_for(lambda: len(expired.tokens) > 1)
+    wait_for(lambda: expired.tokens[1].values["access_token"] in tokens_file.read_text())
+
+
+def test_a_good_token_is_used_while_another_holds_the_lock(issuer: Issuer, tokens_file: Path) -> None:
+    log_in()
+    rewrite(tokens_file, lifetime=3600, issued_at=time.time() - 3400)
+    with FileLock(tokens_file.with_suffix(".lock")):
+        assert provider().token() == issuer.tokens[0].values["access_token"]
+    assert issuer.refreshes() == 0
+
+
+def test_an_absurd_lifetime_is_no_obstacle(expired: Issuer) -> None:
+    expired.change = lambda answer: answer | {"expires_in": 99_999_999_999_999}
+    assert provider().token() and auth.status().expires_at is not None
+
+
+@pytest.mark.parametrize("content", ["{", '{"claude": 5}', ""])
+def test_logout_removes_and_login_replaces_what_cannot_be_read(
+    issuer: Issuer, tokens_file: Path, content: str
+) -> None:
+    log_in()
+    tokens_file.write_text(content)
+    report = auth.logout()
+    assert (
+        not tokens_file.exists() and str(tokens_file) in report.removed and "not revoked" in report.revocation
+    )
+    log_in()
+    tokens_file.write_text(content)
+    log_in()
+    assert provider().token() == issuer.tokens[-1].values["access_token"]
+
+
+def test_a_file_that_others_could_read_is_closed_and_said(
+    issuer: Issuer, tokens_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_in()
+    tokens_file.chmod(0o644)
+    assert provider().token() and tokens_file.stat().st_mode & 0o777 == 0o600
+    assert "could be read by others" in caplog.text

@@ -22,7 +22,8 @@ from arawn_llm.errors import CredentialError, LoginRequiredError
 
 TRIES = 4
 _BACKOFF = 0.25  # seconds before the second try; each further wait doubles
-_LIMIT = 10.0  # seconds to connect, and between two pieces of an answer
+_LIMIT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
+_LONGEST_LIFE = 10 * 365 * 86400  # seconds; what an issuer says beyond is no lifetime
 _ERROR_CODE = re.compile(r"[a-z0-9_.-]{1,64}")
 _FINAL = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})  # RFC 6749, section 5.2
 _AGAIN = ("log in again: arawn auth",)
@@ -124,7 +125,9 @@ def _read_code(text: str, expected: str) -> tuple[SecretStr | None, str]:
     from authlib.oauth2 import OAuth2Error
     from authlib.oauth2.rfc6749.parameters import parse_authorization_code_response
 
-    if "://" not in text:
+    if "code=" in text or "error=" in text:
+        text = "?" + text.rpartition("?")[2]
+    else:
         code, mark, state = text.partition("#")
         text = "?" + urlencode({"code": code, "state": state if mark else expected})
     error = dict(parse_qsl(urlsplit(text).query)).get("error")
@@ -211,12 +214,27 @@ def _ask(
                 break
         except (RequestException, ValueError) as exc:
             failure = _failure(exc)
+            if _may_have_arrived(exc):  # sent again, a refresh token that was taken would end the login
+                break
     if failure in _FINAL:
         raise LoginRequiredError(f"{host} gives no tokens for this login: {failure}", hints=_AGAIN)
     raise CredentialError(
-        f"{host} gave no tokens for the login, which stays as it was: {failure}",
+        f"{host} gave no tokens: {failure}",
         hints=("try again in a minute", "is this machine online, and does a proxy stand between?"),
     )
+
+
+def _may_have_arrived(exc: Exception) -> bool:
+    """Tell whether a request that got no answer may have reached the issuer all the same."""
+    from requests import ConnectionError, ConnectTimeout, ReadTimeout
+    from requests.exceptions import ProxyError, SSLError
+
+    if isinstance(exc, ConnectTimeout | ProxyError | SSLError) or not isinstance(
+        exc, ConnectionError | ReadTimeout
+    ):
+        return False
+    reason = getattr(exc.args[0], "reason", None) if exc.args else None
+    return type(reason).__name__ not in {"NewConnectionError", "NameResolutionError"}
 
 
 def _failure(exc: Exception) -> str:
@@ -234,7 +252,7 @@ def _error_code(error: object) -> str:
 
 def _lifetime(value: Any) -> int | None:
     try:
-        return max(0, int(float(value))) or None
+        return min(max(0, int(float(value))), _LONGEST_LIFE) or None
     except (TypeError, ValueError, OverflowError):
         return None
 

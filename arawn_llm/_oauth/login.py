@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from arawn_llm._oauth import client
-from arawn_llm._oauth.tokens import Store, Tokens
+from arawn_llm._oauth.tokens import LOCK_LIMIT, LockedError, Store, Tokens
 from arawn_llm._providers import Issuer
 from arawn_llm._secrets import KEYRING
 from arawn_llm.errors import CredentialError, LoginRequiredError
 
 _PAUSE = 30.0  # seconds before a refresh that failed early is tried again
+_SHARED = 5.0  # seconds for which a failure speaks for those who waited meanwhile
+_SHORT = 2.0  # seconds to wait for another's refresh while the old token is still good
 
 _log = logging.getLogger("arawn_llm")
 
@@ -33,11 +35,13 @@ class Login:
     _refused: str = field(default="", repr=False)
     _spent: str = field(default="", repr=False)
     _not_before: float = field(default=0.0, repr=False)
+    _unkept: bool = field(default=False, repr=False)
+    _failure: tuple[float, str, CredentialError] | None = field(default=None, repr=False)
 
     def held(self) -> str | None:
         """Give the token in memory if it needs no refresh; reads and asks nothing."""
         held = self._held
-        return held.access if held and not self._is_stale(held) else None
+        return held.access if held and not self._unkept and not self._is_stale(held) else None
 
     def access_token(self, *, fresh: bool = False) -> str | None:
         """Give the access token, refreshed where needed; None if nobody is logged in.
@@ -49,16 +53,33 @@ class Login:
             LoginRequiredError: The login is of no more use.
             CredentialError: The tokens cannot be read or refreshed now; they are kept.
         """
+        if self._unkept and self._held:
+            self._keep(self._held)
         held = self._held or self._look(fresh=fresh)
         if held and self._is_stale(held):
-            with self.store.lock(lambda: self.held() is not None) as is_mine:
-                if not is_mine:
-                    return self.held()
-                # Another process may have refreshed, or logged out; only a silent keyring leaves it to memory.
-                held = self._look(fresh=True) or (held if KEYRING.failure else None)
-                self._held = held = self._refresh(held) if held and self._is_stale(held) else held
+            limit = _SHORT if self._is_usable(held) else LOCK_LIMIT
+            try:
+                with self.store.lock(lambda: self.held() is not None, limit) as is_mine:
+                    if not is_mine:
+                        return self.held()
+                    held = self._newest(held)
+                    self._held = held = self._refresh(held) if held and self._is_stale(held) else held
+            except LockedError:
+                if held is None or not self._is_usable(held):
+                    raise
+                self._not_before = time.time() + _PAUSE
         self._held = held
         return held.access if held else None
+
+    def _newest(self, held: Tokens) -> Tokens | None:
+        """Look what is kept, for another process may have refreshed or logged out, beside what is not kept."""
+        kept = self._look(fresh=True)
+        if self._unkept or (kept is None and KEYRING.failure):
+            return max((held, kept or held), key=lambda tokens: tokens.issued_at)
+        return kept
+
+    def _is_usable(self, tokens: Tokens) -> bool:
+        return tokens.access != self._refused and not tokens.is_expired(time.time())
 
     def refuse(self, token: str | None) -> bool:
         """Note that a token was refused; tell whether another may be had.
@@ -86,18 +107,22 @@ class Login:
         return tokens
 
     def _refresh(self, held: Tokens) -> Tokens:
-        usable = held.access != self._refused and not held.is_expired(time.time())
+        usable = self._is_usable(held)
         if not held.refresh or held.refresh == self._spent:
             if usable:
                 return held
             raise _lost("the login has ended, and there is nothing to renew it with")
+        if self._failure and self._failure[1] == held.refresh and time.time() < self._failure[0] + _SHARED:
+            raise CredentialError(str(self._failure[2]), hints=self._failure[2].hints)
         try:
+            self.store.rehearse(self.source)
             return client.refresh(held, 1 if usable else client.TRIES, self._keep)
         except LoginRequiredError:
             self._spent = held.refresh
             raise
         except CredentialError as exc:
             if not usable:
+                self._failure = time.time(), held.refresh, exc
                 raise
             self._not_before = time.time() + _PAUSE
             _log.warning("the login could not be refreshed early and goes on for now: %s", exc)
@@ -105,9 +130,10 @@ class Login:
 
     def _keep(self, renewed: Tokens) -> None:
         try:
-            self.source = self.store.write(renewed, self.source)
+            self.source, self._unkept = self.store.write(renewed, self.source), False
         except CredentialError as exc:
-            _log.error("the login was refreshed and could not be kept; it ends with this process: %s", exc)
+            self._unkept = True
+            _log.error("the login was refreshed and could not be kept yet: %s", exc)
 
 
 def _lost(words: str) -> LoginRequiredError:

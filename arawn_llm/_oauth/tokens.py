@@ -17,7 +17,9 @@ from arawn_llm.errors import CredentialError
 
 EARLY = 300.0  # seconds before expiry at which a token is refreshed, or a tenth of a shorter life
 _SKEW = 60.0  # seconds; a token from further in the future was dated by a clock that has been set back
-_LOCK_LIMIT = 90.0  # seconds; a refresh with all its tries takes less
+LOCK_LIMIT = 90.0  # seconds to wait for another's refresh where there is no good token
+
+_TRIAL_SIZE = 800  # times five characters: as long as tokens may be
 
 _log = logging.getLogger("arawn_llm")
 
@@ -52,6 +54,10 @@ class Tokens:
         return self.lifetime is not None and now >= self.issued_at + self.lifetime
 
 
+class LockedError(CredentialError):
+    """Another process holds the lock and does not let go."""
+
+
 Records = dict[str, Tokens]
 _RECORDS = TypeAdapter(Records)
 
@@ -82,27 +88,29 @@ class Store:
         return f"the keyring ({SERVICE}, {self._user})"
 
     @contextmanager
-    def lock(self, is_done: Callable[[], bool] | None = None) -> Iterator[bool]:
+    def lock(self, is_done: Callable[[], bool] | None = None, limit: float = LOCK_LIMIT) -> Iterator[bool]:
         """Keep every other thread and process from refreshing meanwhile; the system frees a dead holder's lock.
 
         Args:
             is_done: Tells that there is no more to wait for; then False is given, without the lock.
+            limit: Seconds to wait.
 
         Raises:
-            CredentialError: The lock cannot be had.
+            LockedError: The lock was not free in time.
+            CredentialError: It cannot be had.
         """
         from filelock import FileLock, Timeout
 
         path = self.file.with_suffix(".lock")
-        lock = FileLock(path, timeout=_LOCK_LIMIT, poll_interval=0.02, mode=0o600)
+        lock = FileLock(path, timeout=limit, poll_interval=0.02, mode=0o600)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock.acquire(cancel_check=is_done)
             self._finish()
         except Timeout:
             if not (is_done and is_done()):
-                words = f"another process has been refreshing the login for {_LOCK_LIMIT:g} s and holds {path}"
-                raise CredentialError(words, hints=("end that process, or try again",)) from None
+                words = f"{path} has been held for {limit:g} s by whoever else refreshes the login"
+                raise LockedError(words, hints=("try again in a minute", "or end that process")) from None
         except OSError as exc:
             raise self._unusable(exc) from exc
         try:
@@ -130,7 +138,7 @@ class Store:
         Raises:
             CredentialError: Neither the keyring nor the file can keep them.
         """
-        records = self._records()
+        records = self._records(strict=False)
         failure = KEYRING.put(self._user, SecretStr(_RECORDS.dump_json({self.name: tokens}).decode()))
         if failure:
             self._write(records | {self.name: tokens})
@@ -146,32 +154,57 @@ class Store:
         Raises:
             CredentialError: Neither the keyring nor the file could keep tokens.
         """
-        failure = KEYRING.put(f"{self._user}:trial", SecretStr("trial"))
+        failure = KEYRING.put(f"{self._user}:trial", SecretStr("trial" * _TRIAL_SIZE))
         if failure:
-            self._write(self._records())
+            self._write(self._records(strict=False))
         else:
             KEYRING.delete(f"{self._user}:trial")
         return failure
 
+    def rehearse(self, place: str) -> None:
+        """Try to write where the tokens are, before the issuer is asked for others.
+
+        Raises:
+            CredentialError: The file cannot be written.
+        """
+        if place == str(self.file):
+            self._write(self._records())
+
     def remove(self) -> list[str]:
-        """Remove every copy, and list the places where there was one."""
-        records, places = self._records(), []
-        if records.pop(self.name, None):
-            self._write(records)
-            places.append(str(self.file))
+        """Remove every copy, readable or not, and list the places where there was one."""
+        places = []
+        if self.file.is_symlink() or self.file.exists():
+            records = self._records(strict=False)
+            if records.pop(self.name, None) or not records:
+                self._write(records, strict=False)
+                places.append(str(self.file))
         if KEYRING.delete(self._user):
             places.append(self._ring)
         return places
 
-    def _records(self) -> Records:
+    def _records(self, *, strict: bool = True) -> Records:
+        """Read the file; what is no record counts as none unless strict."""
         try:
             text = SecretStr(self.file.read_text("utf-8", "replace"))
         except FileNotFoundError:
             return {}
         except OSError as exc:
             raise self._unusable(exc) from exc
-        self._refuse_open_folder()
-        return self._parse(text.get_secret_value(), str(self.file))
+        try:
+            self._refuse_open_folder()
+            self._close_file()
+            return self._parse(text.get_secret_value(), str(self.file))
+        except CredentialError:
+            if strict:
+                raise
+            return {}
+
+    def _close_file(self) -> None:
+        """Take the file from others, who may have read it."""
+        if os.name == "posix" and (mode := self.file.stat().st_mode) & 0o077:
+            self.file.chmod(0o600)
+            words = "%s could be read by others (mode %o) and is closed now: if that worries you, log in again"
+            _log.warning(words, self.file, mode & 0o777)
 
     def _parse(self, text: str, place: str) -> Records:
         with suppress(ValidationError):  # it would show what it read
@@ -181,12 +214,14 @@ class Store:
             f"{place} does not hold a login's tokens", hints=("delete it, and log in again: arawn auth",)
         )
 
-    def _write(self, records: Records) -> None:
+    def _write(self, records: Records, *, strict: bool = True) -> None:
         """Write the file whole or not at all; without records there is none."""
         new = self.file.with_suffix(".new")
         try:
-            self._refuse_open_folder()
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            if strict:
+                self._refuse_open_folder()
+            new.unlink(missing_ok=True)
+            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(_RECORDS.dump_json(records))
                 file.flush()
                 os.fsync(file.fileno())
@@ -194,7 +229,8 @@ class Store:
             if not records:
                 self.file.unlink()
         except OSError as exc:
-            new.unlink(missing_ok=True)
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
             raise self._unusable(exc) from exc
 
     def _finish(self) -> None:

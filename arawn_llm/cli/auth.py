@@ -24,7 +24,14 @@ def auth() -> None:
 @auth.command()
 @click.option("--client-id", metavar="ID", help="The registration to log in with.")
 @click.option("--no-browser", is_flag=True, help="Print the address, and read what the browser showed.")
-@click.option("--timeout", type=click.FloatRange(min=1), default=300, metavar="SECONDS", show_default=True)
+@click.option(
+    "--timeout",
+    type=click.IntRange(1, 86_400),
+    default=300,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long to wait for the browser; what is pasted has no limit.",
+)
 @click.pass_obj
 def login(given: dict[str, str | None], client_id: str | None, no_browser: bool, timeout: float) -> None:
     """Open the browser for consent, and keep the tokens."""
