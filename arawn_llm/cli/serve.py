@@ -93,7 +93,10 @@ def _bracket(host: str) -> str:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as exc:
         words = f"cannot listen on {_bracket(host)}:{port}: {os.strerror(exc.errno or 0)}"
         raise ArawnError(words, hints=("is another server there? take another port: --port 8001",)) from exc
+    # asyncio does this only for sockets that know their protocol; without it an answer waits 40 ms for an ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

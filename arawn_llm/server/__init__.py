@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any
 
 from arawn_llm.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
-
     from arawn_llm import Config
 
 __all__ = ["LOOPBACK", "create_app"]
+
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -25,7 +25,7 @@ def create_app(
     origins: Collection[str] = (),
     rate: int = 600,
     max_body: int = 16 * 1024 * 1024,
-) -> Starlette:
+) -> ASGIApp:
     """Make the ASGI application that `arawn serve` runs.
 
     Args:
@@ -51,5 +51,6 @@ def create_app(
 
 def missing_extra(exc: ModuleNotFoundError) -> MissingExtraError:
     """Say which command installs what the server needs."""
-    words = f"the server needs {exc.name}, which is not installed"
+    package = (exc.name or str(exc)).partition(".")[0]
+    words = f"the server needs {package}, which is not installed"
     return MissingExtraError(words, hints=("install it: pip install 'arawn-llm[server]'",))

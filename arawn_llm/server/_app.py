@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -247,27 +247,33 @@ def _encode_event(name: str, data: Mapping[str, Any]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do some work for a client; stop it when the client has gone.
+async def _unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+    """Do some work for a client, and stop it when the client has gone.
+
+    The work is done in this task: after one of its own, what LiteLLM leaves to the loop would come first.
 
     Raises:
         Refusal: The client has gone.
     """
-    doing, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_wait_until_gone(receive))
+    task, gone = asyncio.current_task(), False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        if task:
+            task.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not doing.done():
-            raise _gone()
-        return doing.result()
+        return await work
+    except asyncio.CancelledError:
+        if gone and task and not task.uncancel():
+            raise _gone() from None
+        raise
     finally:
-        doing.cancel()
-        leaving.cancel()
-        await asyncio.gather(doing, leaving, return_exceptions=True)
-
-
-async def _wait_until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()
 
 
 def _gone() -> Refusal:

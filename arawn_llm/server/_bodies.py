@@ -6,7 +6,7 @@ import html
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import models_json_schema
 
 from arawn_llm import Model, ToolCall, Usage, __version__
@@ -16,7 +16,12 @@ from arawn_llm.server._statuses import CODES
 ImageURL = Annotated[
     str, Field(pattern=r"^(https://[!-~]+|data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2})$")
 ]
+Text = Annotated[str, Field(pattern=r"[!-~]|[^\x00-\x7f]")]  # not blank
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+_WHOLE = BeforeValidator(
+    lambda n: int(n) if isinstance(n, float) and n.is_integer() else n
+)  # 1.0 is an integer
+_TYPE = Field(discriminator="type")
 _PARAMETERS = ("temperature", "max_tokens", "top_p", "stop", "seed", "tool_choice", "timeout")
 
 
@@ -50,13 +55,36 @@ class CalledTool(_Body):
     function: CalledFunction
 
 
-class Message(_Body):
-    """An OpenAI-style message."""
+class SystemMessage(_Body):
+    role: Literal["system"]
+    content: Text
 
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]] | None = None
+
+class UserMessage(_Body):
+    role: Literal["user"]
+    content: Text | Annotated[list[Annotated[TextPart | ImagePart, _TYPE]], Field(min_length=1)]
+
+
+class AssistantMessage(_Body):
+    role: Literal["assistant"]
+    content: str | None = None
     tool_calls: Annotated[list[CalledTool], Field(min_length=1)] | None = None
-    tool_call_id: Name | None = None
+
+
+class ToolResult(_Body):
+    """What a tool gave that the session's last answer asked for."""
+
+    tool_call_id: Name
+    content: str
+
+
+class ToolMessage(ToolResult):
+    """What a tool gave."""
+
+    role: Literal["tool"]
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 
 class Function(_Body):
@@ -68,13 +96,6 @@ class Function(_Body):
 class Tool(_Body):
     type: Literal["function"]
     function: Function
-
-
-class ToolResult(_Body):
-    """What a tool gave that the session's last answer asked for."""
-
-    tool_call_id: Name
-    content: str
 
 
 _NONE, _EMPTY = {"type": "null"}, {"maxItems": 0}
@@ -101,7 +122,7 @@ class Chat(_Body):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": _KINDS})
 
-    message: Annotated[str, Field(pattern=r"[!-~]|[^\x00-\x7f]")] | None = None
+    message: Text | None = None
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
     tool_results: Annotated[list[ToolResult], Field(min_length=1)] | None = None
     session_id: Annotated[str, Field(max_length=64)] | None = None
@@ -112,12 +133,12 @@ class Chat(_Body):
     images: Annotated[list[ImageURL], Field(max_length=16)] = []
     tools: Annotated[list[Tool], Field(max_length=128)] = []
     temperature: float | None = Field(None, ge=0, le=2)
-    max_tokens: int | None = Field(None, ge=1, le=10_000_000)
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000), _WHOLE] | None = None
     top_p: float | None = Field(None, ge=0, le=1)
     stop: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=4)] | None = None
-    seed: int | None = Field(None, ge=0, le=2**31 - 1)
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1), _WHOLE] | None = None
     tool_choice: Literal["auto", "none", "required"] | None = None
-    timeout: float | None = Field(None, gt=0, le=3600, description="Seconds for the whole answer.")
+    timeout: float | None = Field(None, ge=1, le=3600, description="Seconds for the whole answer.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Chat:
@@ -196,7 +217,9 @@ def make_document(*, asks_token: bool) -> dict[str, Any]:
         [(Chat, "validation"), *((each, "serialization") for each in answers)],
         ref_template="#/components/schemas/{model}",
     )
-    events = {"text/event-stream": {"schema": {"type": "string", "description": _EVENTS}}}
+    event = {"event": {"enum": ["text", "tool_call", "done", "error"]}, "data": {"type": "string"}}
+    schema = {"type": "object", "properties": event, "required": [*event], "description": _EVENTS}
+    events = {"text/event-stream": {"schema": schema}}
     paths = {
         "/api/v1/chat": {"post": _operation("Ask, and wait for the whole answer", _json(Answer), Chat)},
         "/api/v1/chat/stream": {"post": _operation("Ask, and read the answer as it comes", events, Chat)},

@@ -42,6 +42,7 @@ class Sessions:
     def __init__(self, most: int = 1000, room: int = 4 * _MOST_IN_ONE, lifetime: float = 3600.0) -> None:
         self.most, self.room, self.lifetime = most, room, lifetime
         self._held: dict[str, Session] = {}  # the least recently used first
+        self._size = 0
 
     def find(self, session_id: str) -> Session:
         """Give a session.
@@ -66,19 +67,24 @@ class Sessions:
         conversation = session.conversation
         conversation.completions.clear()  # they hold the backends' whole answers
         if conversation.messages:
+            self._forget(session.id)
             session.size, session.used = len(repr(conversation.messages)), time.monotonic()
-            self._held.pop(session.id, None)
             if session.size <= _MOST_IN_ONE:
                 self._held[session.id] = session
+                self._size += session.size
             self._drop()
 
     def _drop(self) -> None:
-        room, oldest = sum(each.size for each in self._held.values()), time.monotonic() - self.lifetime
-        for session in list(self._held.values()):
-            if len(self._held) <= self.most and room <= self.room and session.used >= oldest:
+        oldest = time.monotonic() - self.lifetime
+        while self._held:
+            session = next(iter(self._held.values()))
+            if len(self._held) <= self.most and self._size <= self.room and session.used >= oldest:
                 break
-            del self._held[session.id]
-            room -= session.size
+            self._forget(session.id)
+
+    def _forget(self, session_id: str) -> None:
+        session = self._held.pop(session_id, None)
+        self._size -= session.size if session else 0
 
 
 @dataclass(frozen=True)
