@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from arawn_llm.testing import Simulator
 
 if TYPE_CHECKING:
     from issuer import Issuer
+    from served import Start
 
 KEYS = ("ANTHROPIC", "OPENAI", "GROQ", "OLLAMA", "LLM", "ARAWN", "LITELLM", "HTTP", "http", "ALL_PROXY")
 OURS = {"127.0.0.1", "localhost", "::1", None}
@@ -167,3 +169,14 @@ def expired(issuer: "Issuer", tokens_file: Path) -> "Issuer":
     rewrite(tokens_file, issued_at=time.time() - 4000)
     issuer.asked.clear()
     return issuer
+
+
+@pytest.fixture
+def start(write: Callable[[str, str], Path]) -> Iterator["Start"]:
+    """Start the JSON API for a configuration, and give a client: `start(text, token="…")`."""
+    from served import serving
+
+    with ExitStack() as stack:
+        yield lambda text, **options: stack.enter_context(
+            serving(arawn_llm.load_config(write("server.toml", text)), **options)
+        )

@@ -43,6 +43,8 @@ ALONE = {
     "huggingface_hub": "_model_source",
     "tqdm": "_embedding_work",
     "sqlite3": "_vector_cache",
+    "starlette": "_app",
+    "uvicorn": "serve",
 }
 MODULES = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("_oauth/*.py")])
 
@@ -97,6 +99,11 @@ def test_the_public_names_are_the_truth() -> None:
             "from arawn_llm.cli import arawn; arawn(['auth', '--help'], standalone_mode=False, prog_name='')",
             {"litellm", "pydantic", "keyring", "authlib", "requests"},
             id="help-auth",
+        ),
+        pytest.param(
+            "from arawn_llm.cli import arawn; arawn(['serve', '--help'], standalone_mode=False, prog_name='')",
+            {"litellm", "pydantic", "keyring", "starlette", "uvicorn"},
+            id="help-serve",
         ),
         pytest.param(
             "from arawn_llm.cli import arawn; arawn(['ask', '--help'], standalone_mode=False, prog_name='')",

@@ -27,6 +27,7 @@ _COMMANDS = {
     "doctor": "Check every profile, key, address and model.",
     "models": "List what a provider serves.",
     "completion": "Print the completion script of a shell.",
+    "serve": "Serve every profile over HTTP: the JSON API.",
     "secrets": "Store, list, test and delete keys.",
     "demo": "Show every backend at work, simulated: no key, no network.",
     "embed": "Turn texts into vectors.",
