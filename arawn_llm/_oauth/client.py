@@ -75,7 +75,10 @@ class Attempt:
                 allow_redirects=False,
             )
 
-        return _ask(exchange, before, TRIES)
+        try:
+            return _ask(exchange, before, TRIES)
+        except CredentialError as exc:
+            raise type(exc)(f"{exc}: nothing was saved", hints=exc.hints) from None
 
 
 def begin(issuer: Issuer, redirect_uri: str) -> Attempt:

@@ -35,6 +35,7 @@ class Listener(ThreadingHTTPServer):
         self.state = secrets.token_urlsafe()  # until the login's own is set, nothing fits
         self.redirect_uri = f"http://127.0.0.1:{self.server_port}{PATH}"
         self.shown = threading.Event()
+        self._warning = threading.Lock()
         self._taking = threading.Lock()
         self._answer: queue.SimpleQueue[SecretStr] = queue.SimpleQueue()
         self._outcome: queue.SimpleQueue[Page] = queue.SimpleQueue()
@@ -62,7 +63,10 @@ class Listener(ThreadingHTTPServer):
             return 404, "Nothing here", "This is the end of a login on this machine."
         state = parse_qs(url.query).get("state", [""])[0]
         if not secrets.compare_digest(state.encode(), self.state.encode()):
-            self.tell("A request that does not belong to this login came back and was ignored; still waiting.")
+            if self._warning.acquire(blocking=False):  # once: anyone on this machine can send many
+                self.tell(
+                    "A request that does not belong to this login came back and was ignored; still waiting."
+                )
             return 400, "Not this login", "This answer belongs to another login, or to none. It was ignored."
         if not self._taking.acquire(blocking=False):
             return 409, "Already answered", "This login has had its answer. You can close this page."
