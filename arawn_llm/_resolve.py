@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from arawn_llm._config import DEFAULT, Config
-from arawn_llm._providers import HINTS, PROVIDERS, Issuer, Provider
+from arawn_llm._hints import HINTS
+from arawn_llm._providers import PROVIDERS, Issuer, Provider
 from arawn_llm._schema import OUR_TABLES, EmbeddingBackend, LocalEmbedding, Profile, nearest
 from arawn_llm.errors import ArawnError, ConfigError, ProfileNotFoundError, UntrustedFileError
 

@@ -13,6 +13,7 @@ from arawn_llm import _providers
 PACKAGE = Path(arawn_llm.__file__).parent
 LAYERS = [
     {"errors", "_completion", "_deadline", "_events"},
+    {"_hints"},
     {"_providers", "_toml", "_atomic", "_faults", "_messages", "_reply", "_vectors", "_model_folder"},
     {"_schema", "_clients", "_layers"},
     {"_litellm"},
