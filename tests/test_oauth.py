@@ -420,3 +420,12 @@ def test_a_file_that_others_could_read_is_closed_and_said(
     tokens_file.chmod(0o644)
     assert provider().token() and tokens_file.stat().st_mode & 0o777 == 0o600
     assert "could be read by others" in caplog.text
+
+
+def test_a_link_in_place_of_the_tokens_file_is_refused(issuer: Issuer, tokens_file: Path) -> None:
+    log_in()
+    elsewhere = tokens_file.with_name("elsewhere.json")
+    tokens_file.rename(elsewhere)
+    tokens_file.symlink_to(elsewhere)
+    with pytest.raises(errors.CredentialError, match="is a link"):
+        provider().token()

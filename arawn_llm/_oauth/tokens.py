@@ -200,7 +200,10 @@ class Store:
             return {}
 
     def _close_file(self) -> None:
-        """Take the file from others, who may have read it."""
+        """Take the file from others, who may have read it; a link would leave a copy elsewhere."""
+        if self.file.is_symlink():
+            words = f"{self.file} is a link, and a login's tokens are kept in no other place"
+            raise CredentialError(words, hints=("delete the link, and log in again: arawn auth",))
         if os.name == "posix" and (mode := self.file.stat().st_mode) & 0o077:
             self.file.chmod(0o600)
             words = "%s could be read by others (mode %o) and is closed now: if that worries you, log in again"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from arawn_llm.cli import load_given
 from arawn_llm.errors import LoginRequiredError
+
+_FILE = click.option("-c", "--config", metavar="FILE", help="Read this file and no other.")
 
 
 class _LoginByDefault(click.Group):
@@ -32,25 +37,25 @@ def auth() -> None:
     show_default=True,
     help="How long to wait for the browser; what is pasted has no limit.",
 )
-@click.pass_obj
-def login(given: dict[str, str | None], client_id: str | None, no_browser: bool, timeout: float) -> None:
+@_FILE
+@click.pass_context
+def login(ctx: click.Context, /, client_id: str | None, no_browser: bool, timeout: float, **given: Any) -> None:
     """Open the browser for consent, and keep the tokens."""
-    from arawn_llm import auth, load_config
+    from arawn_llm import auth
 
-    config = load_config(given["config"]) if given["config"] else None
-    found = auth.login(
-        config=config, client_id=client_id, browser=False if no_browser else None, timeout=timeout
-    )
+    browser = False if no_browser else None
+    found = auth.login(config=load_given(ctx, given), client_id=client_id, browser=browser, timeout=timeout)
     click.echo(f"Logged in at {found.issuer}. The tokens are kept in {found.place}.")
 
 
 @auth.command()
-@click.pass_obj
-def status(given: dict[str, str | None]) -> None:
+@_FILE
+@click.pass_context
+def status(ctx: click.Context, /, **given: Any) -> None:
     """Say whether there is a login, where it is kept, and when it ends."""
-    from arawn_llm import auth, load_config
+    from arawn_llm import auth
 
-    found = auth.status(config=load_config(given["config"]) if given["config"] else None)
+    found = auth.status(config=load_given(ctx, given))
     if not found.logged_in:
         raise LoginRequiredError(f"not logged in at {found.issuer}", hints=("log in: arawn auth",))
     ends = f"{found.expires_at:%Y-%m-%d %H:%M %Z}" if found.expires_at else "unknown"
@@ -62,12 +67,13 @@ def status(given: dict[str, str | None]) -> None:
 
 
 @auth.command()
-@click.pass_obj
-def logout(given: dict[str, str | None]) -> None:
+@_FILE
+@click.pass_context
+def logout(ctx: click.Context, /, **given: Any) -> None:
     """Revoke the tokens where the issuer can, and remove every copy."""
-    from arawn_llm import auth, load_config
+    from arawn_llm import auth
 
-    done = auth.logout(config=load_config(given["config"]) if given["config"] else None)
+    done = auth.logout(config=load_given(ctx, given))
     click.echo(f"At the issuer: {done.revocation}.")
     for place in done.removed:
         click.echo(f"Removed from: {place}")
