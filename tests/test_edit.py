@@ -172,5 +172,10 @@ def test_an_edit_says_what_was_asked_and_keeps_the_rest(
         assert "by hand" in str(error)
         return
     assert tomllib.loads(after)["t"][table][key] == "new"
-    kept = [line for line in text.splitlines() if line.strip() and not line.startswith(f"{key}  =")]
-    assert [line for line in kept if line not in after] == []
+    kept = [
+        f"{k}  =  {v} {comment}"
+        for name in tables
+        for k, v in tables[name].items()
+        if (name, k) != (table, key)
+    ]
+    assert [statement for statement in kept if statement not in after] == []

@@ -206,3 +206,11 @@ def test_a_model_of_another_api_is_refused_before_sending(
     with pytest.raises(errors.InvalidRequestError, match="Responses API"):
         ask(make(name, server, model=model))
     assert server.requests == []
+
+
+@each_backend
+@each_stream
+def test_an_answer_may_repeat_itself(serve: Serve, make: Make, name: str, ask: Ask) -> None:
+    server = serve(name)
+    server.script(Reply("word " * 300))
+    assert ask(make(name, server)).text == "word " * 300
