@@ -95,7 +95,7 @@ def _import() -> Any:
         beta_headers._load_beta_headers_config()
     litellm.suppress_debug_info = True
     litellm.disable_hf_tokenizer_download = True
-    litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize  # type: ignore[attr-defined] - an answer may repeat itself
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = sys.maxsize  # type: ignore[attr-defined]
     # Said of LiteLLM's own types when its first stream begins; nothing a user could mend.
     warnings.filterwarnings("ignore", message=".*using the `ReadOnly` qualifier", category=UserWarning)
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
