@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,8 +14,9 @@ from arawn_llm._conversation import Conversation
 from arawn_llm._credentials import TokenProvider, choose_provider
 from arawn_llm._models import Model
 from arawn_llm._resolve import Target, resolve
+from arawn_llm._retry import aretry, retry
 from arawn_llm._stream import AsyncStream, Stream
-from arawn_llm.errors import ArawnError, BackendError, CredentialError
+from arawn_llm.errors import ArawnError, CredentialError
 
 Prompt = str | Sequence[_messages.Message] | Conversation
 
@@ -101,33 +100,11 @@ class Backend:
             CredentialError: The key is missing; nothing was sent.
             BackendError: The call failed; its class says how, its hints say what to check.
         """
-        call = _call.plan(self._target, self._credential, prompt, options)
-        _litellm.load()  # seconds, once in a process, that are not the backend's
-        call, attempt, refreshed = call.begin(), 0, False
-        while True:
-            try:
-                return call.finish(_send(call))
-            except BackendError as error:
-                delay = call.delay(error, attempt, refreshed=refreshed)
-                if delay is None:
-                    raise
-                refreshed, attempt = refreshed or error.status_code == 401, attempt + 1
-            time.sleep(delay)
+        return retry(_call.plan(self._target, self._credential, prompt, options), _ask)
 
     async def acomplete(self, prompt: Prompt, **options: Any) -> Completion:
         """Ask and wait for the whole answer; the async twin of `complete`."""
-        call = _call.plan(self._target, self._credential, prompt, options)
-        await _litellm.aload()
-        call, attempt, refreshed = call.begin(), 0, False
-        while True:
-            try:
-                return call.finish(await _asend(call))
-            except BackendError as error:
-                delay = call.delay(error, attempt, refreshed=refreshed)
-                if delay is None:
-                    raise
-                refreshed, attempt = refreshed or error.status_code == 401, attempt + 1
-            await asyncio.sleep(delay)
+        return await aretry(_call.plan(self._target, self._credential, prompt, options), _aask)
 
     def conversation(self, system: str | None = None) -> Conversation:
         """Begin a conversation, kept within the context window."""
@@ -145,22 +122,24 @@ class Backend:
         return AsyncStream(_call.plan(self._target, self._credential, prompt, options))
 
 
-def _send(call: _call.Call) -> Any:
+def _ask(call: _call.Call) -> Completion:
     try:  # the token has no name in a frame of ours that an error passes through
-        return _litellm.complete(call.request, call.end, call.token())
+        response = _litellm.complete(call.request, call.end, call.token())
     except ArawnError:
         raise
     except Exception as exc:
         raise call.translate(exc) from exc
+    return call.finish(response)
 
 
-async def _asend(call: _call.Call) -> Any:
+async def _aask(call: _call.Call) -> Completion:
     try:
-        return await _litellm.acomplete(call.request, call.end, await call.atoken())
+        response = await _litellm.acomplete(call.request, call.end, await call.atoken())
     except ArawnError:
         raise
     except Exception as exc:
         raise call.translate(exc) from exc
+    return call.finish(response)
 
 
 def get_backend(

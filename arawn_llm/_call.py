@@ -26,14 +26,15 @@ _log = logging.getLogger("arawn_llm")
 _LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is left to the caller, in the error
 
 
-@dataclass(frozen=True)
+@dataclass
 class Call:
-    """Hold everything of one call but its key.
+    """Hold everything of one call under way but its key.
 
     Attributes:
         timeout: Seconds for everything together.
         end: When the time is up, by `time.monotonic()`.
         outer: What the caller was handling when it called; it explains nothing of this call.
+        _tries: How many tries failed, beyond the one that only refreshed a token.
         _used: The tokens sent so far.
     """
 
@@ -44,12 +45,14 @@ class Call:
     end: float = math.inf
     response_model: type[BaseModel] | None = None
     outer: BaseException | None = field(default=None, repr=False)
+    _tries: int = 0
+    _refreshed: bool = False
     _used: list[SecretStr] = field(default_factory=list, repr=False)
 
-    def begin(self) -> Call:
+    def begin(self) -> None:
         """Start the clock: all of the call has to be done within its timeout from now on."""
-        _log.debug("asking within %g s, with %s", self.timeout, sorted(self.request.params))
-        return replace(self, end=time.monotonic() + self.timeout)
+        _log.debug("asking within %g s, with %s", self.timeout, self.request.params.keys())
+        self.end, self._tries, self._refreshed = time.monotonic() + self.timeout, 0, False
 
     def token(self) -> str:
         """Give the token for one try, and remember it, to blank it out of what a server says."""
@@ -70,26 +73,18 @@ class Call:
             BackendServerError: The response holds no answer.
             ResponseFormatError: The answer does not fit `response_model`.
         """
-        provider = self.target.provider
-        free = provider.price_prefix is None
-        prices = None if free else _litellm.find_prices(f"{provider.price_prefix}{self.target.model}")
-        completion = _reply.read_completion(response, prices)
+        completion = _reply.read_completion(response, self.target)
         if completion is None:
-            raise self.error(errors.BackendServerError, f"{provider.display_name} answered without an answer")
-        return self.sign(completion)
+            words = f"{self.target.provider.display_name} answered without an answer"
+            raise self.error(errors.BackendServerError, words)
+        return self.parse(completion)
 
-    def sign(self, completion: Completion) -> Completion:
-        """Say whose answer it is, and parse it where a model was given.
+    def parse(self, completion: Completion) -> Completion:
+        """Parse an answer where a model was given.
 
         Raises:
             ResponseFormatError: The answer does not fit `response_model`.
         """
-        completion = replace(
-            completion,
-            model=completion.model.removeprefix(self.target.provider.prefix) or self.target.model,
-            backend=self.target.provider.key,
-            profile=self.target.name,
-        )
         if self.response_model is None or completion.tool_calls:
             return completion
         return replace(completion, parsed=self._parse(completion, self.response_model))
@@ -169,26 +164,22 @@ class Call:
         said = f": {fault.detail}" if fault.detail else ""
         return f"{display} {words.get(fault.kind, 'failed to answer')}{status}{said}"
 
-    def delay(self, error: BackendError, attempt: int, *, refreshed: bool) -> float | None:
-        """Say how many seconds to wait before the next try; None where another makes no sense.
-
-        Args:
-            error: What the last try ended in.
-            attempt: How many tries there were, beyond those that only refreshed a token.
-            refreshed: Whether the token was refreshed already for this call.
-        """
+    def delay(self, error: BackendError) -> float | None:
+        """Say how many seconds to wait after a failed try; None where another makes no sense."""
         if isinstance(error, errors.AuthenticationError) and error.status_code == 401:
+            refreshed, self._refreshed = self._refreshed, True
             return 0.0 if not refreshed and self.credential.invalidate() else None
         profile = self.target.profile
         passing = isinstance(error, errors.RateLimitError | errors.BackendConnectionError) or (
             isinstance(error, errors.BackendServerError) and (error.status_code or 0) >= 500
         )
-        if not passing or attempt >= profile.retry_max or _is_refused_certificate(error):
+        if not passing or self._tries >= profile.retry_max or _is_refused_certificate(error):
             return None
-        backoff = profile.retry_backoff_ms / 1000 * 2**attempt * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        backoff = profile.retry_backoff_ms / 1000 * 2**self._tries * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
         wait = backoff if error.retry_after is None else error.retry_after
         if wait > _LONGEST_WAIT or time.monotonic() + wait >= self.end:
             return None
+        self._tries += 1
         _log.info("trying again in %.1f s: %s", wait, error)
         return wait
 
@@ -258,7 +249,9 @@ def plan(
 def plan_question(target: Target, credential: TokenProvider, timeout: float) -> Call:
     """Plan a question to a backend that is no chat, such as which models it serves; its clock runs."""
     request = Request(target.model, target.base_url, [], {})
-    return Call(target, credential, request, timeout, outer=sys.exception()).begin()
+    call = Call(target, credential, request, timeout, outer=sys.exception())
+    call.begin()
+    return call
 
 
 def _refuse_unsupported(target: Target, messages: list[dict[str, Any]], tool_choice: object) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import binascii
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,8 +22,9 @@ from arawn_llm._credentials import TokenProvider
 from arawn_llm._litellm import Request
 from arawn_llm._providers import EmbeddingRoute
 from arawn_llm._resolve import Target
+from arawn_llm._retry import aretry, retry
 from arawn_llm._vectors import Engine, Keep, Kind, Space, Vectors
-from arawn_llm.errors import ArawnError, BackendError
+from arawn_llm.errors import ArawnError
 
 _AT_ONCE = 4  # requests under way together
 _COUNTED_AS = "gpt-4"  # its tokenizer, packaged with LiteLLM, is that of OpenAI's embedding models too
@@ -164,30 +164,13 @@ class RemoteEngine:
         yield range(start, len(texts))
 
     def _send(self, texts: Sequence[str]) -> Vectors:
-        _litellm.load()  # before the clock starts
-        call, attempt, refreshed = self._plan(texts).begin(), 0, False
-        while True:
-            try:
-                return self._read(call, _ask(call), len(texts))
-            except BackendError as error:
-                delay = call.delay(error, attempt, refreshed=refreshed)
-                if delay is None:
-                    raise
-                refreshed, attempt = refreshed or error.status_code == 401, attempt + 1
-            time.sleep(delay)
+        return retry(self._plan(texts), lambda call: self._read(call, _ask(call), len(texts)))
 
     async def _asend(self, texts: Sequence[str]) -> Vectors:
-        await _litellm.aload()
-        call, attempt, refreshed = self._plan(texts).begin(), 0, False
-        while True:
-            try:
-                return self._read(call, await _aask(call), len(texts))
-            except BackendError as error:
-                delay = call.delay(error, attempt, refreshed=refreshed)
-                if delay is None:
-                    raise
-                refreshed, attempt = refreshed or error.status_code == 401, attempt + 1
-            await asyncio.sleep(delay)
+        async def ask(call: Call) -> Vectors:
+            return self._read(call, await _aask(call), len(texts))
+
+        return await aretry(self._plan(texts), ask)
 
     def _plan(self, texts: Sequence[str]) -> Call:
         target, route, profile = self.target, self._route, self.target.profile

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
+from arawn_llm import _litellm
 from arawn_llm._completion import Completion, ToolCall, Usage
+from arawn_llm._resolve import Target
 
 
-def read_completion(response: Any, prices: Mapping[str, Any] | None) -> Completion | None:
-    """Turn LiteLLM's response into ours; None if it holds no answer.
-
-    Args:
-        response: A `ModelResponse`.
-        prices: What LiteLLM's list says of the model's price; None where calls are free.
-    """
+def read_completion(response: Any, target: Target) -> Completion | None:
+    """Turn LiteLLM's `ModelResponse` to a target into ours; None if it holds no answer."""
     if not getattr(response, "choices", None):
         return None
     choice, usage = response.choices[0], getattr(response, "usage", None)
     message = choice.message
     calls = tuple(_tool_call(call) for call in message.tool_calls or ())
-    reasoning = getattr(message, "reasoning_content", None) or ""
+    reasoning = vars(message).get("reasoning_content") or ""
     if not (message.content or calls or reasoning) and choice.finish_reason in {None, "stop"}:
         return None
     counts = Usage(getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)
@@ -30,14 +26,19 @@ def read_completion(response: Any, prices: Mapping[str, Any] | None) -> Completi
         tool_calls=calls,
         reasoning=reasoning,
         finish_reason=choice.finish_reason or "stop",
-        model=response.model or "",
+        model=(response.model or "").removeprefix(target.provider.prefix) or target.model,
+        backend=target.provider.key,
+        profile=target.name,
         usage=counts,
-        cost=0.0 if prices is None else _price(prices, counts),
+        cost=_price(target, counts),
         raw=response,
     )
 
 
-def _price(prices: Mapping[str, Any], usage: Usage) -> float | None:
+def _price(target: Target, usage: Usage) -> float | None:
+    if target.provider.price_prefix is None:
+        return 0.0
+    prices = _litellm.find_prices(target.provider.price_prefix + target.model)
     into, out = prices.get("input_cost_per_token"), prices.get("output_cost_per_token")
     if into is None or out is None:
         return None

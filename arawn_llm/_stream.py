@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +9,7 @@ from typing import Any, Self
 from arawn_llm import _litellm
 from arawn_llm._call import Call
 from arawn_llm._completion import Completion
+from arawn_llm._retry import aretry, retry
 from arawn_llm.errors import ArawnError, BackendError
 
 
@@ -62,9 +61,6 @@ class _Answer:
     def _translate(self, exc: BaseException) -> BackendError:
         return self._call.translate(exc, self.text if self._chunks else None)
 
-    def _delay(self, error: BackendError, attempt: int, refreshed: bool) -> float | None:
-        return None if self._chunks else self._call.delay(error, attempt, refreshed=refreshed)
-
 
 class Stream(_Answer):
     """Iterate over an answer's text; leaving the `with` block closes the connection."""
@@ -85,7 +81,7 @@ class Stream(_Answer):
 
     def __iter__(self) -> Iterator[str]:
         try:
-            first = self._open()
+            first = retry(self._call, self._first)
             if text := self._take(first) if first is not None else "":
                 yield text
             while (chunk := self._read()) is not None:
@@ -95,30 +91,14 @@ class Stream(_Answer):
         finally:
             self.close()
 
-    def _open(self) -> Any:
-        _litellm.load()
-        self._call = self._call.begin()
-        attempt, refreshed = 0, False
-        while True:
-            try:
-                return self._first()
-            except BackendError as error:
-                delay = self._delay(error, attempt, refreshed)
-                if delay is None:
-                    raise
-                refreshed, attempt = refreshed or error.status_code == 401, attempt + 1
-            time.sleep(delay)
-
-    def _first(self) -> Any:
+    def _first(self, call: Call) -> Any:
         try:
-            self._source = _litellm.complete(
-                self._call.request, self._call.end, self._call.token(), stream=True
-            )
+            self._source = _litellm.complete(call.request, call.end, call.token(), stream=True)
         except ArawnError:
             raise
         except Exception as exc:
             raise self._translate(exc) from exc
-        self._reader = _litellm.read_chunks(self._source, self._call.end)
+        self._reader = _litellm.read_chunks(self._source, call.end)
         return self._read()
 
     def _read(self) -> Any:
@@ -147,7 +127,7 @@ class AsyncStream(_Answer):
 
     async def __aiter__(self) -> AsyncIterator[str]:
         try:
-            first = await self._open()
+            first = await aretry(self._call, self._first)
             if text := self._take(first) if first is not None else "":
                 yield text
             while (chunk := await self._read()) is not None:
@@ -157,30 +137,14 @@ class AsyncStream(_Answer):
         finally:
             await self.aclose()
 
-    async def _open(self) -> Any:
-        await _litellm.aload()
-        self._call = self._call.begin()
-        attempt, refreshed = 0, False
-        while True:
-            try:
-                return await self._first()
-            except BackendError as error:
-                delay = self._delay(error, attempt, refreshed)
-                if delay is None:
-                    raise
-                refreshed, attempt = refreshed or error.status_code == 401, attempt + 1
-            await asyncio.sleep(delay)
-
-    async def _first(self) -> Any:
+    async def _first(self, call: Call) -> Any:
         try:
-            self._source = await _litellm.acomplete(
-                self._call.request, self._call.end, await self._call.atoken(), stream=True
-            )
+            self._source = await _litellm.acomplete(call.request, call.end, await call.atoken(), stream=True)
         except ArawnError:
             raise
         except Exception as exc:
             raise self._translate(exc) from exc
-        self._reader = _litellm.aread_chunks(self._source, self._call.end)
+        self._reader = _litellm.aread_chunks(self._source, call.end)
         return await self._read()
 
     async def _read(self) -> Any:

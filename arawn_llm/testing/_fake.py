@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from arawn_llm import _backend, _call
@@ -71,7 +71,7 @@ class FakeBackend(Backend):
         call, step = self._take(prompt, options)
         if isinstance(step, ArawnError):
             raise step
-        return call.sign(step)
+        return call.parse(step)
 
     async def acomplete(self, prompt: Prompt, **options: Any) -> Completion:
         """Give the next reply; the async twin of `complete`."""
@@ -91,7 +91,10 @@ class FakeBackend(Backend):
         if not self._replies:
             raise ArawnError(f'FakeBackend "{self.name}" has no reply left for call {len(self.asked)}')
         step = self._replies.popleft()
-        return call, Completion(step) if isinstance(step, str) else step
+        if isinstance(step, ArawnError):
+            return call, step
+        given = Completion(step) if isinstance(step, str) else step
+        return call, replace(given, backend=self.backend, profile=self.name, model=given.model or self.model)
 
 
 @contextmanager
@@ -142,7 +145,7 @@ class _FakeStream(Stream):
             yield piece
         if isinstance(self._step, ArawnError):
             raise self._step
-        self._completion = self._call.sign(self._step)
+        self._completion = self._call.parse(self._step)
 
 
 class _FakeAsyncStream(AsyncStream):
