@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -138,6 +137,8 @@ class LoginProvider:
 
     async def atoken(self) -> str:
         """Give the token, refreshed if it is about to end; the loop goes on meanwhile."""
+        import asyncio
+
         held = self._login.held()
         return self._give(held if held is not None else await asyncio.wrap_future(self._start()))
 

@@ -14,7 +14,7 @@ from arawn_llm._vector_cache import VectorCache
 from arawn_llm._vectors import Engine, Kind, Vectors, normalize
 
 Progress = bool | Callable[[int, int | None], object]
-_WINDOW, _WINDOW_CHARACTERS = 1024, 4_000_000  # how much of an endless stream is held at a time
+_WINDOW_CHARACTERS = 4_000_000  # the most of an endless stream that is held at a time
 _log = logging.getLogger("arawn_llm")
 
 
@@ -32,7 +32,7 @@ class Work:
         """Embed texts and yield their rows, a window's at a time."""
         cut, seen = 0, 0
         with _shown(progress, texts) as tell:
-            for window in windows(texts):
+            for window in windows(texts, self.engine.window):
                 job = _Job(self, window, seen, tell)
                 cut += self.engine.encode(job.missing, self.kind, job.keep) if job.missing else 0
                 seen += len(window)
@@ -43,7 +43,7 @@ class Work:
         """Embed texts and yield their rows; the async twin of `blocks`."""
         cut, seen = 0, 0
         with _shown(progress, texts) as tell:
-            for window in windows(texts):
+            for window in windows(texts, self.engine.window):
                 job = _Job(self, window, seen, tell)
                 cut += await self.engine.aencode(job.missing, self.kind, job.keep) if job.missing else 0
                 seen += len(window)
@@ -141,40 +141,41 @@ def _positions(positions: Sequence[int]) -> str:
 
 
 class Rows:
-    """Collect blocks of rows, in place where it is known how many there will be."""
+    """Collect blocks of rows in one array, which grows in place where nobody knows how many there will be."""
 
     def __init__(self, texts: str | Iterable[str]) -> None:
         self.single = isinstance(texts, str)
-        self.count = 1 if self.single else len(texts) if isinstance(texts, Sized) else None
-        self.blocks: list[Vectors] = []
+        self.count = 1 if self.single else len(texts) if isinstance(texts, Sized) else 0
+        self.rows: Vectors | None = None
         self.filled = 0
 
     def add(self, block: Vectors) -> None:
         """Take the next rows."""
-        if self.count is None or self.count == len(block):
-            self.blocks.append(block)
-            return
-        if not self.blocks:
-            self.blocks = [np.empty((self.count, block.shape[1]), dtype=np.float32)]
-        self.blocks[0][self.filled : self.filled + len(block)] = block
-        self.filled += len(block)
+        end = self.filled + len(block)
+        if self.rows is None:
+            self.rows = np.empty((max(self.count, end), block.shape[1]), dtype=np.float32)
+        if end > len(self.rows):
+            self.rows.resize((end + end // 16, block.shape[1]), refcheck=False)
+        self.rows[self.filled : end] = block
+        self.filled = end
 
     def finish(self, engine: Engine) -> Vectors:
         """Give the whole; the engine is asked for its width only where there is no row."""
-        if not self.blocks:
+        if self.rows is None:
             return np.empty((0, engine.dimensions), dtype=np.float32)
-        whole = self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
-        return whole[0] if self.single else whole
+        if len(self.rows) > self.filled:
+            self.rows.resize((self.filled, self.rows.shape[1]), refcheck=False)
+        return np.asarray(self.rows[0] if self.single else self.rows)
 
 
-def windows(texts: Iterable[str]) -> Iterator[list[str]]:
+def windows(texts: Iterable[str], most: int) -> Iterator[list[str]]:
     """Take texts from a stream, as many at a time as may be held."""
     window: list[str] = []
     characters = 0
     for text in texts:
         window.append(text)
         characters += len(text) if isinstance(text, str) else 0
-        if len(window) == _WINDOW or characters > _WINDOW_CHARACTERS:
+        if len(window) == most or characters > _WINDOW_CHARACTERS:
             yield window
             window, characters = [], 0
     if window:

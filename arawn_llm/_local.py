@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import logging
 import os
@@ -62,6 +61,7 @@ class _Local:
     folder: Path
     size: int | None = None
     takes_empty = True
+    window = 512
 
     @property
     def model(self) -> str:
@@ -89,6 +89,8 @@ class _Local:
 
     async def aencode(self, texts: Sequence[str], kind: Kind, keep: Keep) -> int:
         """Embed texts in a thread; the async twin of `encode`."""
+        import asyncio
+
         return await asyncio.to_thread(self.encode, texts, kind, keep)  # type: ignore[attr-defined]
 
 
@@ -126,7 +128,7 @@ class OnnxEngine(_Local):
 
     def pieces(self, text: str) -> list[str]:
         """Cut a text into pieces that fit."""
-        tokenizer = _once(_load_tokenizer, self.tokenizer, 0, self.recipe.padding, self.recipe.lower_case)
+        tokenizer = self._tokenizer(0)
         spans = tokenizer.encode(text, add_special_tokens=False).offsets
         room = self.max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
         return _cut(text, spans, room)
@@ -141,20 +143,26 @@ class OnnxEngine(_Local):
             count = max(1, min(_BATCH, _BATCH_TOKENS // len(rows[order[0]])))
             batch, order = order[:count], order[count:]
             keep(batch, self.shrink(self._run([rows[i] for i in batch])))
+        if len(texts) > _BATCH:
+            _return_freed_memory()
         return cut
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[list[Any], int]:
         recipe, cut = self.recipe, 0
         rows: list[Any] = []
-        tokenizer = _once(_load_tokenizer, self.tokenizer, recipe.max_tokens, recipe.padding, recipe.lower_case)
+        tokenizer = self._tokenizer(recipe.max_tokens)
         for at in range(0, len(texts), 64):  # a few at a time: what is cut off is kept by the tokenizer as well
             found = tokenizer.encode_batch_fast(texts[at : at + 64])
             rows += [np.array(each.ids, dtype=np.int64) for each in found]
             cut += sum(len(each.ids) == recipe.max_tokens and bool(each.overflowing) for each in found)
         return rows, cut
 
+    def _tokenizer(self, limit: int) -> Any:
+        return _once(_load_tokenizer, self.tokenizer, limit, self.recipe.lower_case)
+
     def _run(self, rows: list[Any]) -> Vectors:
-        session, inputs, output, pad = _once(_load_session, self.graph, self.tokenizer, self.recipe.padding)
+        session, inputs, output = _once(_load_session, self.graph)
+        pad = self._tokenizer(self.max_tokens).token_to_id(self.recipe.padding) or 0
         ids = np.full((len(rows), len(rows[0])), pad, dtype=np.int64)
         mask = np.zeros_like(ids)
         for i, row in enumerate(rows):
@@ -186,7 +194,7 @@ def _pool(tokens: Any, mask: Any, mode: str) -> Vectors:
     return np.asarray(sums / (np.sqrt(divisor) if mode == "mean_sqrt_len_tokens" else divisor))
 
 
-def _load_tokenizer(path: Path, limit: int, padding: str, lower_case: bool) -> Any:
+def _load_tokenizer(path: Path, limit: int, lower_case: bool) -> Any:
     """Load a tokenizer that cuts at a limit, 0 for none, whatever its file says of cutting and padding."""
     from tokenizers import Tokenizer, normalizers
 
@@ -201,7 +209,7 @@ def _load_tokenizer(path: Path, limit: int, padding: str, lower_case: bool) -> A
     return tokenizer
 
 
-def _load_session(graph: Path, tokenizer: Path, padding: str) -> tuple[Any, list[str], str, int]:
+def _load_session(graph: Path) -> tuple[Any, list[str], str]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -217,12 +225,11 @@ def _load_session(graph: Path, tokenizer: Path, padding: str) -> tuple[Any, list
             errors.Problem(f"the graph {what}, which the onnx engine does not know", graph)
         )
     output = next((name for name in outputs if name in {"last_hidden_state", "token_embeddings"}), outputs[0])
-    pad = _once(_load_tokenizer, tokenizer, 0, padding, False).token_to_id(padding)
-    return session, inputs, output, pad or 0
+    return session, inputs, output
 
 
 def _return_freed_memory() -> None:
-    """Give back what loading a model left free inside the C library's heap; a fifth of it all with glibc."""
+    """Give back what loading a model or cutting many texts left free in glibc's heap: a fifth of it all."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)

@@ -47,6 +47,11 @@ class RemoteEngine:
         return self.target.model
 
     @property
+    def window(self) -> int:
+        """Say how many texts of a stream it wants at a time: enough for all requests under way together."""
+        return _AT_ONCE * self._route.max_texts
+
+    @property
     def _route(self) -> EmbeddingRoute:
         return self.target.provider.embedding or EmbeddingRoute()
 

@@ -90,6 +90,11 @@ class Engine(Protocol):
         """Tell whether an empty text has a vector."""
         ...
 
+    @property
+    def window(self) -> int:
+        """Say how many texts of a stream it wants at a time."""
+        ...
+
     def resized(self, dimensions: int) -> Engine:
         """Give an engine like this one with other dimensions."""
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -118,6 +117,8 @@ class Embedder:
         progress: Progress = False,
     ) -> Vectors:
         """Embed a text or texts; the async twin of `embed`."""
+        import asyncio
+
         work, rows = self.resized(dimensions)._work(kind), Rows(texts)
         async for block in work.ablocks([texts] if isinstance(texts, str) else texts, progress):
             rows.add(block)
@@ -143,7 +144,7 @@ class Embedder:
         wanted = self.embed(query, kind="query")
         best: list[tuple[float, int, str]] = []
         place = numbers()
-        for window in windows(texts):
+        for window in windows(texts, self._engine.window):
             scores = similarity(self.embed(window), wanted)
             found = [(float(score), -next(place), text) for score, text in zip(scores, window, strict=True)]
             best = heapq.nlargest(top, [*best, *found])

@@ -137,7 +137,7 @@ def test_streams_are_read_piece_by_piece(make: Make) -> None:
     np.testing.assert_allclose(
         [next(rows) for _ in range(50)], [expected(f"w{i % 40}") for i in range(50)], atol=1e-6
     )
-    assert taken <= 2048
+    assert taken == 512
 
 
 def test_rank_finds_the_nearest(make: Make) -> None:
