@@ -24,7 +24,7 @@ def write(path: Path, text: str, *, mode: int | None = None) -> None:
         target = os.path.realpath(path)
         raise ConfigError(Problem(f"is a link; to change what it leads to, name that file: {target}", path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         permissions = path.stat().st_mode & 0o7777 if path.exists() else mode
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             try:

@@ -19,8 +19,9 @@ from arawn_llm._layers import can_open_browser, client_id_variable, data_folder
 from arawn_llm._oauth import client
 from arawn_llm._oauth.listener import Listener
 from arawn_llm._oauth.tokens import Store, Tokens
-from arawn_llm._providers import PROVIDERS, Issuer
+from arawn_llm._providers import PROVIDERS, Issuer, Provider
 from arawn_llm._resolve import resolve_issuer
+from arawn_llm._secrets import find_key
 from arawn_llm.errors import CredentialError, LoginRequiredError
 
 __all__ = ["LoginStatus", "LogoutReport", "login", "logout", "status"]
@@ -33,7 +34,7 @@ class LoginStatus:
     Attributes:
         logged_in: Whether there are tokens.
         issuer: The host that gave them, or would.
-        place: Where they are kept.
+        place: Where they are kept; without a login, where a token was found that stands in for one.
         expires_at: When the access token ends; None where the issuer did not say.
         renewable: Whether it is refreshed by itself.
         scope: What it allows, in the issuer's words.
@@ -117,7 +118,11 @@ def status(*, config: Config | None = None) -> LoginStatus:
     """Say how the login stands; asks nobody but the keyring."""
     issuer, store = _issuer(config)
     found = store.read(fresh=True)
-    return _status(*found) if found else LoginStatus(False, urlsplit(issuer.token_url).netloc)
+    if found:
+        return _status(*found)
+    row = _backend()[0]
+    instead = find_key(row.keyring_name, row.env_var, row.key, None)
+    return LoginStatus(False, urlsplit(issuer.token_url).netloc, instead.source if instead else "")
 
 
 def logout(*, config: Config | None = None) -> LogoutReport:
@@ -141,9 +146,13 @@ def logout(*, config: Config | None = None) -> LogoutReport:
         return LogoutReport(tuple(store.remove()), revocation)
 
 
+def _backend() -> tuple[Provider, Issuer]:
+    return next((row, row.login) for row in PROVIDERS.values() if row.login)
+
+
 def _issuer(config: Config | None) -> tuple[Issuer, Store]:
-    default = next(row.login for row in PROVIDERS.values() if row.login)
-    return resolve_issuer(config or found_config(), default), Store(default.name, data_folder())
+    issuer = resolve_issuer(config or found_config(), _backend()[1])
+    return issuer, Store(issuer.name, data_folder())
 
 
 def _status(tokens: Tokens, place: str) -> LoginStatus:

@@ -116,7 +116,7 @@ def test_a_client_id_is_taken_from_the_call_then_the_environment(
     assert [parse_qs(urlsplit(url).query)["client_id"][0] for url in urls] == ["from-the-environment", "given"]
 
 
-@pytest.mark.parametrize("open_mode", [0o777, 0o720])
+@pytest.mark.parametrize("open_mode", [0o777, 0o720, 0o755])
 def test_a_folder_open_to_others_is_refused_before_the_browser_opens(
     issuer: Issuer, tokens_file: Path, open_mode: int
 ) -> None:
@@ -195,5 +195,9 @@ def test_the_command_line_logs_in_looks_and_logs_out(issuer: Issuer, tokens_file
     assert "is renewed by itself" in arawn("auth", "status").stdout
     assert f"Removed from: {tokens_file}" in arawn("auth", "logout").stdout
     assert arawn("auth", "status").returncode == 4
+    environment["ANTHROPIC_AUTH_TOKEN"] = "a-token-that-is-lent"
+    shown = arawn("auth", "status")
+    assert shown.returncode == 0 and "the environment (ANTHROPIC_AUTH_TOKEN) stands in" in shown.stdout
+    assert "a-token" not in shown.stdout + shown.stderr
     assert "holds no code" in arawn("auth", "login", "--no-browser", given="").stderr
     assert not any(secret in done.stdout + done.stderr for secret in issuer.secrets())

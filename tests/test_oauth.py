@@ -120,6 +120,20 @@ def test_a_passing_failure_is_tried_again(expired: Issuer, fault: Callable[[], A
     assert expired.refreshes() == 2
 
 
+def test_an_issuer_that_wants_time_gets_it_within_limits(expired: Issuer) -> None:
+    expired.steps = [lambda: ("busy", 429, {"retry-after": "1"})]
+    start = time.monotonic()
+    assert provider().token() == expired.tokens[1].values["access_token"]
+    assert time.monotonic() - start >= 1 and expired.refreshes() == 2
+
+
+def test_an_issuer_that_wants_an_hour_is_left_alone(expired: Issuer) -> None:
+    expired.steps = [lambda: ("busy", 429, {"retry-after": "3600"})] * 3
+    with pytest.raises(errors.CredentialError, match="HTTP 429"):
+        provider().token()
+    assert expired.refreshes() == 1
+
+
 def test_an_issuer_that_stays_away_costs_no_token(expired: Issuer, tokens_file: Path) -> None:
     kept = json.loads(tokens_file.read_text())
     expired.steps = [lambda: ("busy", 503)] * 10

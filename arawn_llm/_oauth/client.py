@@ -23,6 +23,7 @@ from arawn_llm.errors import CredentialError, LoginRequiredError
 TRIES = 4
 _BACKOFF = 0.25  # seconds before the second try; each further wait doubles
 _LIMIT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
+_LONGEST_WAIT = 20.0  # seconds; an issuer that wants more time is left alone
 _LONGEST_LIFE = 10 * 365 * 86400  # seconds; what an issuer says beyond is no lifetime
 _ERROR_CODE = re.compile(r"[a-z0-9_.-]{1,64}")
 _FINAL = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})  # RFC 6749, section 5.2
@@ -199,10 +200,10 @@ def _ask(
             keep(tokens)
         return tokens
 
-    failure, host = "", urlsplit(before.token_url).netloc
+    failure, host, wait = "", urlsplit(before.token_url).netloc, 0.0
     for attempt in range(tries):
-        if attempt:
-            time.sleep(_BACKOFF * 2 ** (attempt - 1) * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+        time.sleep(wait)
+        wait = _BACKOFF * 2**attempt * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
         try:
             # In a thread of its own, so that Ctrl-C falls after an answer is kept, not before.
             with ThreadPoolExecutor(1, "arawn-login") as pool:
@@ -216,8 +217,9 @@ def _ask(
             if failure in _FINAL:
                 break
         except (RequestException, ValueError) as exc:
-            failure = _failure(exc)
-            if _may_have_arrived(exc):  # sent again, a refresh token that was taken would end the login
+            failure, wait = _failure(exc), max(wait, _retry_after(exc))
+            # Sent again, a refresh token that was taken would end the login.
+            if _may_have_arrived(exc) or wait > _LONGEST_WAIT:
                 break
     if failure in _FINAL:
         raise LoginRequiredError(f"{host} gives no tokens for this login: {failure}", hints=_AGAIN)
@@ -245,6 +247,12 @@ def _failure(exc: Exception) -> str:
     if status:
         return f"HTTP {status}"
     return "no JSON object" if isinstance(exc, ValueError) else type(exc).__name__
+
+
+def _retry_after(exc: Exception) -> float:
+    """Give the seconds that an issuer asks for (RFC 9110, section 10.2.3); a date counts as none."""
+    said = getattr(getattr(exc, "response", None), "headers", {}).get("Retry-After", "")
+    return float(said) if said.isascii() and said.isdigit() else 0.0
 
 
 def _error_code(error: object) -> str:

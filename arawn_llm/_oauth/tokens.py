@@ -122,7 +122,7 @@ class Store:
         """Give the newest tokens kept, and where they are; `fresh` asks the keyring itself once more.
 
         Raises:
-            CredentialError: They cannot be read, or others may write to the folder of their file.
+            CredentialError: They cannot be read, or the folder of their file is open to others.
         """
         kept = KEYRING.get(self._user, fresh=fresh)
         places = [
@@ -247,7 +247,7 @@ class Store:
                 new.unlink()
 
     def _refuse_open_folder(self) -> None:
-        if os.name == "posix" and (mode := self.folder.stat().st_mode) & 0o022:
+        if os.name == "posix" and (mode := self.folder.stat().st_mode) & 0o077:
             raise CredentialError(
                 f"{self.folder} is open to others (mode {mode & 0o777:o}): no tokens are kept in it",
                 hints=(f"close it: chmod 700 {self.folder}", "or name another folder: ARAWN_DATA_DIR"),

@@ -56,6 +56,10 @@ def status(ctx: click.Context, /, **given: Any) -> None:
     from arawn_llm import auth
 
     found = auth.status(config=load_given(ctx, given))
+    if found.place and not found.logged_in:
+        click.echo(f"Not logged in at {found.issuer}.")
+        click.echo(f"A token from {found.place} stands in for a login, and is not renewed.")
+        return
     if not found.logged_in:
         raise LoginRequiredError(f"not logged in at {found.issuer}", hints=("log in: arawn auth",))
     ends = f"{found.expires_at:%Y-%m-%d %H:%M %Z}" if found.expires_at else "unknown"
