@@ -163,16 +163,22 @@ class LoginProvider:
         return self._login.refuse(_given.get()) or self._instead.invalidate()
 
     def _find(self) -> str:
-        found = self._login.access_token()
+        found, ended = None, None
+        try:
+            found = self._login.access_token()
+        except LoginRequiredError as exc:
+            ended = exc
         if found is None:
             try:
                 stand_in = self._instead.token()
                 self.source = self._instead.source
                 return stand_in
-            except LoginRequiredError:
+            except LoginRequiredError as exc:
+                if ended:
+                    raise ended from None
                 found = self._login.access_token(fresh=True)  # somebody may have logged in meanwhile
                 if found is None:
-                    raise
+                    raise exc from None
         self.source = self._login.source
         return found
 

@@ -299,6 +299,17 @@ def test_the_environment_stands_in_for_a_login_and_is_not_refreshed(
     assert giver.token() == issuer.tokens[0].values["access_token"]
 
 
+def test_the_environment_stands_in_for_a_login_that_has_ended(
+    expired: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expired.steps = [lambda: ({"error": "invalid_grant"}, 400)]
+    giver = provider()
+    with pytest.raises(errors.LoginRequiredError, match="invalid_grant"):
+        giver.token()
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "given-by-the-environment")
+    assert giver.token() == "given-by-the-environment" and "ANTHROPIC_AUTH_TOKEN" in giver.source
+
+
 def test_a_keyring_keeps_the_login_and_a_failing_one_loses_no_refresh(
     issuer: Issuer, ring: Items, tokens_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
