@@ -65,8 +65,12 @@ class KeyProvider:
         return NO_KEY
 
     async def atoken(self) -> str:
-        """Give the key; the keyring is asked once in a process, and briefly."""
-        return self.token()
+        """Give the key; the loop goes on while the keyring is asked."""
+        if self._found is not None:
+            return self._found.value.get_secret_value()
+        import asyncio
+
+        return await asyncio.to_thread(self.token)
 
     def invalidate(self) -> bool:
         """Look the key up again next time; a refused key is not worth a second try."""

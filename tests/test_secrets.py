@@ -1,7 +1,9 @@
 """Keys: keyring before environment before file, and every way in which a keyring can be missing."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import keyring
 import pytest
@@ -97,6 +99,28 @@ def test_a_keyring_that_never_answers_is_left(install: Callable[..., Stored]) ->
     ring = Keyring(limit=0.05)
     assert ring.get("groq_api_key") is None and ring.failure == "no answer within 0.05 s"
     release.set()
+
+
+def test_an_event_loop_goes_on_while_the_keyring_thinks(
+    install: Callable[..., Stored], write: Callable[[str, str], Path]
+) -> None:
+    thinking, release = threading.Event(), threading.Event()
+
+    def think(username: str) -> str:
+        thinking.set()
+        return "key" if release.wait(20) else "late"
+
+    install(think)
+    backend = arawn_llm.get_backend(config=arawn_llm.load_config(write("a.toml", '[llm]\nbackend = "groq"\n')))
+
+    async def ask() -> str:
+        asked = asyncio.create_task(backend._credential.atoken())
+        while not thinking.is_set():
+            await asyncio.sleep(0)
+        release.set()
+        return await asked
+
+    assert asyncio.run(ask()) == "key"
 
 
 def test_a_stored_key_is_the_only_one_of_its_name(ring: Items) -> None:
