@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,8 @@ class Work:
         with _shown(progress, texts) as tell:
             for window in windows(texts, self.engine.window):
                 job = _Job(self, window, seen, tell)
-                cut += self.engine.encode(job.missing, self.kind, job.keep) if job.missing else 0
+                with _handing_over(job.done):
+                    cut += self.engine.encode(job.missing, self.kind, job.keep) if job.missing else 0
                 seen += len(window)
                 yield job.finish()
         self._say_cut(cut, seen)
@@ -45,7 +46,8 @@ class Work:
         with _shown(progress, texts) as tell:
             for window in windows(texts, self.engine.window):
                 job = _Job(self, window, seen, tell)
-                cut += await self.engine.aencode(job.missing, self.kind, job.keep) if job.missing else 0
+                with _handing_over(job.done):
+                    cut += await self.engine.aencode(job.missing, self.kind, job.keep) if job.missing else 0
                 seen += len(window)
                 yield job.finish()
         self._say_cut(cut, seen)
@@ -87,7 +89,8 @@ class _Job:
         self._open = [i for i, vector in enumerate(self.vectors) if vector is None]
         unique = list(places)
         self.missing = [unique[i] for i in self._open]
-        self._end, self._left, self._tell = offset + len(texts), len(self.missing), tell
+        self._offset, self._end = offset, offset + len(texts)
+        self._left, self._tell = len(self.missing), tell
         tell(self._end - self._left)
 
     def keep(self, rows: Sequence[int], vectors: Vectors) -> None:
@@ -101,6 +104,11 @@ class _Job:
         self._left -= len(rows)
         self._tell(self._end - self._left)
 
+    def done(self) -> Mapping[int, Vectors]:
+        """Give what there is so far, by the positions of the texts."""
+        found = ((i, self.vectors[row[0]]) for i, row in enumerate(self.rows, self._offset) if len(row) == 1)
+        return {i: vector for i, vector in found if vector is not None}
+
     def finish(self) -> Vectors:
         """Give the rows in the order of the texts."""
         whole = [vector for vector in self.vectors if vector is not None]
@@ -113,6 +121,16 @@ class _Job:
         split = np.array([len(row) > 1 for row in self.rows])[:, None]
         vectors = np.asarray(means, dtype=np.float32)
         return np.where(split, normalize(vectors), vectors)
+
+
+@contextmanager
+def _handing_over(done: Callable[[], Mapping[int, Vectors]]) -> Iterator[None]:
+    """Put what was done into the error of what was not."""
+    try:
+        yield
+    except errors.BackendError as error:
+        error.vectors = {**done(), **error.vectors}
+        raise
 
 
 def _look_up(caches: Sequence[VectorCache], scope: str, texts: list[str]) -> list[Vectors | None]:
@@ -158,6 +176,10 @@ class Rows:
             self.rows.resize((end + end // 16, block.shape[1]), refcheck=False)
         self.rows[self.filled : end] = block
         self.filled = end
+
+    def collecting(self) -> AbstractContextManager[None]:
+        """Put the rows so far into the error of what fails while more are added."""
+        return _handing_over(lambda: {} if self.rows is None else dict(enumerate(self.rows[: self.filled])))
 
     def finish(self, engine: Engine) -> Vectors:
         """Give the whole; the engine is asked for its width only where there is no row."""

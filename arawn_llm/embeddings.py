@@ -101,11 +101,13 @@ class Embedder:
 
         Raises:
             InvalidRequestError: A text is none, empty, or too long; says which.
-            BackendError: The server failed; what other batches gave is in the cache, if there is one.
+            BackendError: The server failed; its `vectors` hold what other batches gave, as the cache does, if
+                there is one.
         """
         work, rows = self.resized(dimensions)._work(kind), Rows(texts)
-        for block in work.blocks([texts] if isinstance(texts, str) else texts, progress):
-            rows.add(block)
+        with rows.collecting():
+            for block in work.blocks([texts] if isinstance(texts, str) else texts, progress):
+                rows.add(block)
         return rows.finish(work.engine)
 
     async def aembed(
@@ -120,8 +122,9 @@ class Embedder:
         import asyncio
 
         work, rows = self.resized(dimensions)._work(kind), Rows(texts)
-        async for block in work.ablocks([texts] if isinstance(texts, str) else texts, progress):
-            rows.add(block)
+        with rows.collecting():
+            async for block in work.ablocks([texts] if isinstance(texts, str) else texts, progress):
+                rows.add(block)
         return await asyncio.to_thread(rows.finish, work.engine)
 
     def embed_iter(

@@ -25,9 +25,11 @@ ArawnError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 __all__ = [
     "ArawnError",
@@ -148,6 +150,7 @@ class BackendError(ArawnError):
         status_code: The HTTP status, where the backend gave one.
         retry_after: Seconds the backend asks to wait, where it says so.
         request_id: The backend's name for the request, for its support.
+        vectors: What a call for embeddings had got before it failed: vectors by the positions of their texts.
     """
 
     backend: str | None = None
@@ -156,6 +159,7 @@ class BackendError(ArawnError):
     status_code: int | None = None
     retry_after: float | None = None
     request_id: str | None = None
+    vectors: Mapping[int, Any] = MappingProxyType({})
 
 
 class AuthenticationError(BackendError):

@@ -133,17 +133,19 @@ def test_one_failing_batch_of_ten_is_sent_again_alone(
 def test_a_batch_that_fails_for_good_loses_no_other(
     ask: Callable[..., Any], make: Callable[..., Embedder], wire: EmbeddingWire, tmp_path: Path
 ) -> None:
-    wire.faults = {9: "400"}
-    texts = [f"text {i}" for i in range(320)]
+    wire.faults = {19: "400"}
+    texts = [f"text {i}" for i in range(640)]
     cache = VectorCache(tmp_path / "cache.sqlite3")
-    with pytest.raises(errors.InvalidRequestError):
+    with pytest.raises(errors.InvalidRequestError) as caught:
         ask(make("custom", cache=cache), texts)
+    found = caught.value.vectors
+    np.testing.assert_allclose(list(found.values()), [vector(texts[i]) for i in found], rtol=1e-6)
     kept = len(cache.get("custom|" + wire.origin + "/v1|some-model|None|document", texts))
-    assert kept >= 8 * 32
+    assert kept == len(found) >= 18 * 32
     wire.seen.clear()
     wire.faults.clear()
     ask(make("custom", cache=cache), texts)
-    assert len(wire.texts) == 320 - kept
+    assert len(wire.texts) == 640 - kept
 
 
 @both
