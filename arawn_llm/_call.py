@@ -132,10 +132,31 @@ class Call:
         else:
             kind = errors.StreamTimeoutError if late else errors.StreamInterruptedError
             error = self.interrupted(partial, kind, fault.detail or self._message(fault))
-        if _is_refused_certificate(exc):
-            error.hints = (*error.hints, "the certificate was refused: SSL_CERT_FILE names your own authority")
+        if partial is None:
+            error.hints = (*self._causes(fault), *error.hints, *self._said(fault))
         error.retry_after, error.request_id = fault.retry_after, fault.request_id
         return error
+
+    def _causes(self, fault: _faults.Fault) -> list[str]:
+        """Name what is known of the cause, which comes before what may be checked."""
+        if fault.kind is not errors.BackendConnectionError:
+            return []
+        causes = [fault.cause] if fault.cause else []
+        if fault.status_code is None:
+            proxy = _faults.name_proxy(self.target.base_url)
+            causes += (
+                [f"this went through the proxy at {proxy}; NO_PROXY names hosts that need none"]
+                if proxy
+                else []
+            )
+        return causes
+
+    def _said(self, fault: _faults.Fault) -> list[str]:
+        """Quote the backend where the message has no room for it; at 401 it may say pieces of the key."""
+        quoted = fault.kind in {errors.AuthenticationError, errors.ModelNotAvailableError}
+        if not quoted or not fault.detail or fault.status_code in {None, 401}:
+            return []
+        return [f"{self.target.provider.display_name} said: {fault.detail}"]
 
     def interrupted(
         self,

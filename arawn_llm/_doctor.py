@@ -7,20 +7,19 @@ import platform
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
 from arawn_llm import _models
 from arawn_llm._config import Config
 from arawn_llm._credentials import TokenProvider, choose_provider
 from arawn_llm._layers import KeyPath
+from arawn_llm._model_source import ask_hub, is_here
 from arawn_llm._providers import PROVIDERS
 from arawn_llm._resolve import Target, resolve, resolve_embedding
 from arawn_llm._secrets import KEYRING
-from arawn_llm.errors import ArawnError, BackendError, ModelNotAvailableError
+from arawn_llm.errors import ArawnError, BackendError, ConfigError, ModelNotAvailableError, Problem
 
 State = Literal["ok", "note", "wrong"]
 _MOST_AT_ONCE = 16
@@ -67,7 +66,32 @@ def examine(config: Config, *, offline: bool = False, limit: float = 10.0) -> li
         return [finding for found in pool.map(lambda examine: examine(), subjects) for finding in found]
 
 
+def examine_faulty(error: ConfigError) -> list[Finding]:
+    """Say what is wrong with files that cannot be used, and how this machine is."""
+    files = [
+        Finding("file", "file", "wrong", each.message, error.hints, _write_place(each))
+        for each in error.problems
+    ]
+    return [*files, *_examine_machine()]
+
+
+def _find_unused(config: Config) -> frozenset[str]:
+    """List the profiles that no agent names; all are used where the file has no agents."""
+    used = {agent.llm for agent in config.agents.values()} | {"default", config.embedding.provider}
+    named = {name for name, table in config.tables.items() if table[0] == "llm"}
+    return frozenset(named - used) if config.agents else frozenset()
+
+
 def _examine_profile(config: Config, name: str, offline: bool, limit: float) -> Iterator[Finding]:
+    unused = name in _find_unused(config)
+    for finding in _examine_used(config, name, offline, limit):
+        if unused and finding.state == "wrong":
+            yield replace(finding, state="note", words=f"{finding.words} (no agent uses this profile)")
+        else:
+            yield finding
+
+
+def _examine_used(config: Config, name: str, offline: bool, limit: float) -> Iterator[Finding]:
     table = config.tables[name]
     subject, place = ".".join(table), _place(config, table)
     try:
@@ -89,7 +113,9 @@ def _examine_target(subject: str, target: Target, place: str, offline: bool, lim
         yield Finding(subject, "key", "wrong", str(error), error.hints, place)
         return
     source = getattr(credential, "source", "")
-    yield Finding(subject, "key", "note" if "file" in source else "ok", f"from {source}", place=place)
+    flaw = _find_flaw(credential.token(), target)
+    state: State = "note" if flaw or "file" in source else "ok"
+    yield Finding(subject, "key", state, f"from {source}{flaw}", place=place)
     if not offline:
         yield from _examine_server(subject, target, credential, limit)
 
@@ -104,12 +130,34 @@ def _examine_embedding(config: Config, offline: bool, limit: float) -> Iterator[
         yield Finding("embedding", "profile", "wrong", str(error), error.hints, place)
         return
     if isinstance(found, Target):
+        if _models.find_mode(found) == "chat":
+            words = f'model "{found.model}" is one for chats, and makes no vectors'
+            hint = f'name an embedding model: [embedding.{found.provider.key}] model = "…"'
+            yield Finding("embedding", "model", "wrong", words, (hint,), place)
         yield from _examine_target("embedding", found, place, offline, limit)
-    elif not (find_spec("onnxruntime") and find_spec("tokenizers")) and not find_spec("sentence_transformers"):
-        hint = 'pip install "arawn-llm[local]"'
-        yield Finding("embedding", "packages", "wrong", "a local model needs packages", (hint,), place)
-    else:
-        yield Finding("embedding", "profile", "ok", f"local, model {found.model}", place=place)
+        return
+    try:
+        here = is_here(found) or (not offline and ask_hub(found, limit))
+    except ArawnError as error:
+        yield Finding("embedding", "model", "wrong", str(error), error.hints, place)
+        return
+    where = "is on this machine" if here is True else "will be fetched at the first text"
+    yield Finding("embedding", "model", "ok", f"local, model {found.model}, {where}", place=place)
+
+
+def _find_flaw(key: str, target: Target) -> str:
+    """Say what looks wrong about a key, without showing any of it."""
+    start, word = target.provider.key_start, key.lower()
+    owner = max(PROVIDERS.values(), key=lambda row: len(row.key_start) if key.startswith(row.key_start) else 0)
+    if key[:1] in "\"'`" or key[-1:] in "\"'`":
+        return ", in quotation marks that belong to no key"
+    if word.startswith(("bearer ", "authorization")):
+        return ', with "Bearer" before it, which belongs to no key'
+    if key.startswith(("$", "<", "{")) or "your" in word or "xxxx" in word or set(word) <= set(".…*x"):
+        return ", and looks like a placeholder"
+    if start and owner.key_start and owner.key != target.provider.key and key.startswith(owner.key_start):
+        return f", and looks like a key of {owner.display_name}'s"
+    return ""
 
 
 def _examine_model_name(subject: str, target: Target, place: str) -> Iterator[Finding]:
@@ -129,19 +177,26 @@ def _examine_server(subject: str, target: Target, credential: TokenProvider, lim
         listing = _models.list_names(target, credential, limit)
     except BackendError as error:
         yield Finding(subject, "address", "wrong", str(error), error.hints)
+        answer = getattr(error.__cause__, "response", None)
+        yield from _examine_clock(subject, target, _models.read_clock(getattr(answer, "headers", {})))
         return
     yield Finding(subject, "address", "ok", f"{target.base_url} answers and takes the key")
-    if abs(listing.clock_ahead) > _CLOCK_LIMIT:
-        words = f"the clock here is {abs(listing.clock_ahead):.0f} s off that of {target.base_url}"
-        yield Finding(subject, "clock", "wrong", words, ("set the clock of this machine",))
+    yield from _examine_clock(subject, target, listing.clock_ahead)
     if not listing.holds(target.model):
         there = ", ".join(listing.names[:8]) + (", …" if len(listing.names) > 8 else "")
+        words = f"there are: {there}" if there else f"{target.provider.display_name} lists no model at all"
         hints = target.hints(ModelNotAvailableError)
-        yield Finding(subject, "model", "wrong", f'"{target.model}" is not there; there are: {there}', hints)
+        yield Finding(subject, "model", "wrong", f'"{target.model}" is not there; {words}', hints)
         return
     yield Finding(subject, "model", "ok", f"{target.model} is there")
     if target.provider.context_param:
         yield from _examine_context(subject, target, credential, limit)
+
+
+def _examine_clock(subject: str, target: Target, ahead: float) -> Iterator[Finding]:
+    if abs(ahead) > _CLOCK_LIMIT:
+        words = f"the clock here is {abs(ahead):.0f} s off that of {target.base_url}"
+        yield Finding(subject, "clock", "wrong", words, ("set the clock of this machine",))
 
 
 def _examine_context(
@@ -179,13 +234,13 @@ def _examine_files(config: Config) -> Iterator[Finding]:
         holds_key = any(layer.holds((*table, "api_key")) for table in config.tables.values())
         if holds_key and os.name == "posix" and mode & 0o044:
             words = f"holds a key and can be read by others (mode {mode:o})"
-            yield Finding(str(layer.path), "file", "wrong", words, (f"chmod 600 {layer.path}",))
+            yield Finding("file", "file", "wrong", words, (f"chmod 600 {layer.path}",), str(layer.path))
         else:
             found = " (found in the project)" if layer.found else ""
-            yield Finding(str(layer.path), "file", "ok", f"read{found}")
-    if not config.layers:
-        hint = "write one: arawn init"
-        yield Finding("configuration", "file", "note", "no file was found", (hint,))
+            yield Finding("file", "file", "ok", f"read{found}", place=str(layer.path))
+    if not config.profiles and not any(layer.holds(("embedding",)) for layer in config.layers):
+        words = "no profile in any file" if config.layers else "no file was found"
+        yield Finding("file", "file", "wrong", words, ("write one: arawn init",))
 
 
 def _examine_machine() -> Iterator[Finding]:
@@ -200,6 +255,8 @@ def _examine_machine() -> Iterator[Finding]:
 
 
 def _place(config: Config, key: KeyPath) -> str:
-    problem = config.problem(key, "")
-    path: Path | None = problem.path
-    return f"{path}:{problem.line}" if path and problem.line else str(path or "")
+    return _write_place(config.problem(key, ""))
+
+
+def _write_place(problem: Problem) -> str:
+    return f"{problem.path}:{problem.line}" if problem.path and problem.line else str(problem.path or "")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from arawn_llm import errors
 from arawn_llm.errors import BackendError
@@ -39,6 +40,27 @@ _LIBRARIES = {"httpx", "openai"}  # their exceptions hold the response that came
 _LONGEST_ARG = 2000  # characters kept of what an exception from below says
 _NO_ANSWER = {"JSONDecodeError", "APIResponseValidationError", "ClientPayloadError"}
 _NO_ANSWER |= {"MalformedEventError"}
+_WITHOUT_WORDS = _CONNECT | _TIMEOUT | _BROKEN | _NO_ANSWER
+
+# What a failed connection says of its cause, in the words of each system and library; the first that fits.
+_CAUSES = (
+    (
+        r"gaierror|getaddrinfo|Name or service|nodename nor|name resolution",
+        "no host of that name is known here",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|CertificateError",
+        "the certificate was refused: SSL_CERT_FILE names your own authority",
+    ),
+    (r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE", "what answers there speaks http, not https"),
+    (
+        r"RemoteProtocolError|ServerDisconnected",
+        "whoever is there hung up: https where http is asked, or a proxy?",
+    ),
+    (r"socksio|python-socks", 'ALL_PROXY names a SOCKS proxy: pip install "httpx[socks]", or unset it'),
+    (r"FileNotFoundError", "SSL_CERT_FILE or SSL_CERT_DIR names nothing that is there"),
+    (r"ConnectionRefusedError|Connection refused|actively refused", "nothing listens there"),
+)
 
 _BY_STATUS: dict[int, type[BackendError]] = {
     401: errors.AuthenticationError,
@@ -51,13 +73,19 @@ _BY_STATUS: dict[int, type[BackendError]] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """Say what went wrong, in our terms."""
+    """Say what went wrong, in our terms.
+
+    Attributes:
+        detail: What the backend itself said.
+        cause: What kept a connection from being made.
+    """
 
     kind: type[BackendError]
     status_code: int | None = None
     retry_after: float | None = None
     request_id: str | None = None
     detail: str = ""
+    cause: str = ""
 
 
 def diagnose(exc: BaseException, overflow_texts: Sequence[str], outer: BaseException | None) -> Fault:
@@ -72,13 +100,35 @@ def diagnose(exc: BaseException, overflow_texts: Sequence[str], outer: BaseExcep
     names = {base.__name__ for each in chain for base in type(each).__mro__}
     status, detail, headers = _status(chain), _detail(chain), _headers(chain)
     kind = _kind(names, status, detail.lower(), overflow_texts)
+    cause = _cause(chain) if status is None else ""
+    if cause and kind is errors.BackendServerError:
+        kind = errors.BackendConnectionError
     return Fault(
         kind=kind,
         status_code=status,
         retry_after=_seconds(headers.get("retry-after")),
         request_id=headers.get("x-request-id") or headers.get("request-id"),
-        detail="" if status is None and names & (_CONNECT | _TIMEOUT | _BROKEN | _NO_ANSWER) else detail,
+        detail="" if cause or (status is None and names & _WITHOUT_WORDS) else detail,
+        cause=cause,
     )
+
+
+def _cause(chain: Sequence[BaseException]) -> str:
+    """Name what kept a connection from being made, where that is known."""
+    said = "\n".join(f"{type(each).__name__}: {each}" for each in chain)
+    return next((words for pattern, words in _CAUSES if re.search(pattern, said)), "")
+
+
+def name_proxy(base_url: str) -> str:
+    """Name the proxy that requests to an address go through, without its password; nothing for none."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(base_url)
+    proxies = getproxies()
+    proxy = urlsplit(proxies.get(parts.scheme) or proxies.get("all") or "")
+    if not proxy.hostname or proxy_bypass(parts.netloc):
+        return ""
+    return f"{proxy.hostname}:{proxy.port}" if proxy.port else proxy.hostname
 
 
 def _status(chain: list[BaseException]) -> int | None:
@@ -181,7 +231,7 @@ def _seconds(value: str | None) -> float | None:
 def _detail(chain: list[BaseException]) -> str:
     """Dig the provider's own sentence out of the JSON that LiteLLM keeps in its message."""
     texts = [str(getattr(each, "message", "") or "") for each in reversed(chain)]
-    for text in texts:
+    for text in [*texts, *filter(None, map(_response_text, chain))]:
         said = _body(text)
         error = said.get("error", said) if isinstance(said, dict) else said
         words = error.get("message") if isinstance(error, dict) else error
@@ -194,6 +244,12 @@ def _detail(chain: list[BaseException]) -> str:
     plain = next((str(getattr(each, "message", "") or "") for each in clients), "") or texts[-1]
     words = plain.partition(". Handle with `")[0].rpartition("Exception - ")[2]
     return "" if words.startswith(("b'", "{", "Error code: ")) else words
+
+
+def _response_text(exc: BaseException) -> str:
+    """Give the body of the answer that an exception of httpx holds, where it was read."""
+    content = getattr(getattr(exc, "response", None), "_content", None)
+    return content.decode("utf-8", "replace") if isinstance(content, bytes) else ""
 
 
 def _body(text: str) -> object:

@@ -78,6 +78,10 @@ OLLAMA: Mapping[type[errors.ArawnError], tuple[str, ...]] = {
         "what there is: ollama list",
         "does base_url = {base_url} lead to Ollama?",
     ),
+    errors.AuthenticationError: (
+        'Ollama asks for no key: another server answers there, perhaps; then backend = "custom"',
+        "where a proxy in front of Ollama wants a key: {env_var}; the one used came from {key_source}",
+    ),
 }
 
 CUSTOM: Mapping[type[errors.ArawnError], tuple[str, ...]] = {

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from arawn_llm import errors
+from arawn_llm import _clients, errors
 from arawn_llm._model_folder import GRAPHS, WEIGHTS, digest
 from arawn_llm._resolve import LocalTarget
 
@@ -40,6 +40,27 @@ def find_folder(settings: LocalTarget, weights: Sequence[str]) -> Path:
     return _cached_folder(settings.model, weights) or _fetch(settings.model, weights)
 
 
+def is_here(settings: LocalTarget) -> bool:
+    """Tell whether a model needs no fetching.
+
+    Raises:
+        MissingExtraError: Nothing is installed that could run it.
+        ConfigError: `model_path` names nothing.
+    """
+    onnx = find_spec("onnxruntime") and find_spec("tokenizers")
+    if not (onnx if settings.engine == "onnx" else onnx or find_spec("sentence_transformers")):
+        raise missing("local", "a local embedding model")
+    if settings.model_path:
+        find_folder(settings, GRAPHS)
+        return True
+    return bool(_cached_folder(settings.model, (*GRAPHS, "*")))
+
+
+def ask_hub(settings: LocalTarget, limit: float) -> str:
+    """Ask the hub for a model's name within so many seconds; raises what fetching it would raise."""
+    return _fetching(settings.model, lambda hub: str(hub.HfApi().model_info(settings.model, timeout=limit).id))
+
+
 def _cached_folder(model: str, weights: Sequence[str]) -> Path | None:
     """Find a model in the hub's cache without the library that fetches, which takes half a second to import."""
     if not find_spec("huggingface_hub"):
@@ -55,18 +76,29 @@ def _cached_folder(model: str, weights: Sequence[str]) -> Path | None:
 
 def _fetch(model: str, weights: Sequence[str]) -> Path:
     """Fetch a model into the hub's cache, its weights last and checked: they say that all is there."""
-    from huggingface_hub import snapshot_download
+    patterns = ["*.safetensors", "*.bin", "*.py"] if "*" in weights else [f"{name}*" for name in weights]
+
+    def fetch(hub: Any) -> str:
+        hub.snapshot_download(model, allow_patterns=["*.json", "*.txt", "*.model"])
+        return str(hub.snapshot_download(model, allow_patterns=patterns))
+
+    folder = Path(_fetching(model, fetch))
+    for path in folder.rglob("*"):
+        _check(path)
+    return folder
+
+
+def _fetching(model: str, fetch: Callable[[Any], str]) -> str:
+    import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     try:
-        snapshot_download(model, allow_patterns=["*.json", "*.txt", "*.model"])
-        patterns = ["*.safetensors", "*.bin", "*.py"] if "*" in weights else [f"{name}*" for name in weights]
-        folder = Path(snapshot_download(model, allow_patterns=patterns))
+        return fetch(huggingface_hub)
     except RepositoryNotFoundError as exc:
         raise errors.ModelNotAvailableError(
             f'Model "{model}" not available', hints=("is it spelled as the hub spells it?",)
         ) from exc
-    except (HfHubHTTPError, OSError, FileNotFoundError) as exc:
+    except (HfHubHTTPError, OSError, _clients.HTTPError) as exc:
         raise errors.BackendConnectionError(
             f"Cannot fetch model {model}, which is not on this machine yet ({type(exc).__name__})",
             hints=(
@@ -75,9 +107,6 @@ def _fetch(model: str, weights: Sequence[str]) -> Path:
                 "or copy the model's folder here and name it: [embedding.local] model_path",
             ),
         ) from exc
-    for path in folder.rglob("*"):
-        _check(path)
-    return folder
 
 
 def _check(path: Path) -> None:

@@ -56,7 +56,7 @@ def list_names(target: Target, credential: TokenProvider, timeout: float = 10.0)
     if not isinstance(found, list):
         raise call.error(errors.BackendServerError, f"{target.provider.display_name} gave no list of models")
     names = (each.get("id") or each.get("name") for each in found if isinstance(each, Mapping))
-    return Listing(tuple(sorted(name for name in names if isinstance(name, str))), _clock_ahead(headers))
+    return Listing(tuple(sorted(name for name in names if isinstance(name, str))), read_clock(headers))
 
 
 def list_models(target: Target, credential: TokenProvider, timeout: float = 10.0) -> list[Model]:
@@ -65,6 +65,13 @@ def list_models(target: Target, credential: TokenProvider, timeout: float = 10.0
     prices = _litellm.load().model_cost
     prefix = target.provider.price_prefix
     return [_describe(name, prices.get(f"{prefix}{name}") or {}, free=prefix is None) for name in names]
+
+
+def find_mode(target: Target) -> str | None:
+    """Say what a model is for by LiteLLM's list, such as "chat" or "embedding"; None where it is not there."""
+    prefix = target.provider.price_prefix
+    facts = {} if prefix is None else _litellm.find_prices(f"{prefix}{target.model}")
+    return facts.get("mode")
 
 
 def find_context_length(target: Target, credential: TokenProvider, timeout: float = 10.0) -> int | None:
@@ -79,13 +86,22 @@ def find_context_length(target: Target, credential: TokenProvider, timeout: floa
 def _ask(call: _call.Call, path: str, body: Mapping[str, Any] | None = None) -> tuple[Any, Mapping[str, str]]:
     from arawn_llm import _clients
 
+    target = call.target
     try:
-        return _clients.ask_json(call.target.base_url + path, _headers(call), call.timeout, body)
-    except (OSError, ValueError, _clients.HTTPError) as exc:
+        return _clients.ask_json(target.base_url + path, _headers(call), call.timeout, body)
+    except (ImportError, OSError, ValueError, _clients.HTTPError) as exc:
         error = call.translate(exc)
-        if isinstance(error, errors.ModelNotAvailableError):
-            words = f"{call.target.provider.display_name} has nothing at {call.target.base_url}{path}"
-            error = call.error(errors.InvalidRequestError, words)
+        status = error.status_code or 200
+        if status == 404 or 300 <= status < 400:
+            words = "has nothing at" if status == 404 else f"sends elsewhere ({status}) who asks at"
+            like = f", as {target.provider.base_url} does" if target.provider.base_url else ", /v1 included"
+            hint = f"does base_url = {target.base_url} end where the API begins{like}?"
+            error = call.error(
+                errors.InvalidRequestError, f"{target.provider.display_name} {words} {target.base_url}{path}"
+            )
+            error.hints, error.status_code = (hint,), status
+        elif isinstance(error, errors.BackendTimeoutError):
+            error.hints = target.hints(errors.BackendConnectionError)
         raise error from exc
 
 
@@ -98,7 +114,8 @@ def _headers(call: _call.Call) -> dict[str, str]:
     return headers
 
 
-def _clock_ahead(headers: Mapping[str, str]) -> float:
+def read_clock(headers: Mapping[str, str]) -> float:
+    """Give how many seconds the clock of who answered is ahead of ours; 0.0 where it does not say."""
     try:
         return parsedate_to_datetime(headers.get("date", "")).timestamp() - time.time()
     except ValueError:

@@ -93,6 +93,7 @@ class Provider:
         models_path: Where it lists its models, behind the base_url.
         key_header: The header of its key, where that is no bearer token.
         fixed_headers: Headers that each request of ours to it carries.
+        key_start: How its keys begin, where they all do.
         model_names: How the names of its own models begin.
         price_prefix: The prefix of its models in LiteLLM's price list; None where calls are free.
         overflow_texts: What its error says when a prompt is too long, where no code says so.
@@ -121,6 +122,7 @@ class Provider:
     models_path: str = "/models"
     key_header: str = ""
     fixed_headers: Mapping[str, str] = field(default_factory=dict)
+    key_start: str = ""
     model_names: tuple[str, ...] = ()
     price_prefix: str | None = ""
     overflow_texts: tuple[str, ...] = ()
@@ -165,6 +167,7 @@ _ROWS = (
         models_path=_ANTHROPIC_MODELS,
         key_header="x-api-key",
         fixed_headers=_ANTHROPIC_VERSION,
+        key_start="sk-ant-",
         model_names=("claude-",),
         params={"max_tokens": 8192},  # required by the Messages API; LiteLLM would say 64,000
     ),
@@ -178,6 +181,7 @@ _ROWS = (
         model="gpt-4o-mini",
         capabilities=_CHAT | {"embeddings"},
         sdk_client=True,
+        key_start="sk-",
         model_names=("gpt-", "o1", "o3", "o4", "chatgpt-"),
         embedding=EmbeddingRoute(
             model="text-embedding-3-small",
@@ -196,6 +200,7 @@ _ROWS = (
         keyring_name="groq_api_key",
         base_url="https://api.groq.com/openai/v1",
         model="openai/gpt-oss-20b",
+        key_start="gsk_",
         schema_models=("openai/gpt-oss", "moonshotai/kimi-k2", "meta-llama/llama-4"),
         price_prefix="groq/",
         overflow_texts=("reduce the length of the messages", "reduce your message size"),

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from arawn_llm.cli import load_given, shared_options
+from arawn_llm.errors import ConfigError
 
 _MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("✗", "red")}
 
@@ -22,16 +23,19 @@ _MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("✗", "red
 @click.pass_context
 def doctor(ctx: click.Context, /, offline: bool, as_json: bool, limit: float, **given: Any) -> None:
     """Check every profile, agent, key, address and model that the files name."""
-    from arawn_llm._doctor import examine
+    from arawn_llm._doctor import examine, examine_faulty
 
-    config = load_given(ctx, given)
     if sys.stderr.isatty() and not as_json:
         click.echo("Checking …", err=True)
-    findings = examine(config, offline=offline, limit=limit)
+    code = 1
+    try:
+        findings = examine(load_given(ctx, given), offline=offline, limit=limit)
+    except ConfigError as error:
+        findings, code = examine_faulty(error), 3
     wrong = sum(finding.state == "wrong" for finding in findings)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=2))
-        sys.exit(1 if wrong else 0)
+        sys.exit(code if wrong else 0)
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
         mark, colour = _MARKS[finding.state]
@@ -41,4 +45,4 @@ def doctor(ctx: click.Context, /, offline: bool, as_json: bool, limit: float, **
         for hint in finding.hints:
             click.echo(f"{'':{width + 14}}→ {hint}")
     click.echo(f"\n{wrong} of {len(findings)} checks failed" if wrong else "\nAll that is used works.")
-    sys.exit(1 if wrong else 0)
+    sys.exit(code if wrong else 0)
