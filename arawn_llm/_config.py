@@ -104,10 +104,13 @@ def load_config(path: str | os.PathLike[str] | None = None) -> Config:
     Raises:
         ConfigError: A file cannot be used; holds every problem found, with file and line.
     """
+    return _build([read_layer(file, found=found) for file, found in find_named_files(path)])
+
+
+def find_named_files(path: str | os.PathLike[str] | None = None) -> list[tuple[Path, bool]]:
+    """Find the files that `load_config` reads, each with whether it was merely found in a project."""
     named = path or os.environ.get("ARAWN_CONFIG")
-    if named:
-        return _build([read_layer(Path(named).expanduser())])
-    return _build([read_layer(path, found=found) for path, found in find_files()])
+    return [(Path(named).expanduser(), False)] if named else find_files()
 
 
 def check(path: Path, text: str, *, named: bool = False) -> None:

@@ -17,7 +17,6 @@ from arawn_llm._layers import KeyPath
 from arawn_llm.errors import ConfigError
 
 _BOM = "\ufeff"
-_PART = re.compile(r'"((?:[^"\\]|\\.)*)"|([^.\s]+)')
 MASK = "••••"
 
 
@@ -38,15 +37,16 @@ def parse_key(text: str) -> KeyPath:
         ConfigError: It is no key.
     """
     parts: list[str] = []
-    position = 0
-    while match := _PART.match(text, position):
-        parts.append(json.loads(match[0]) if match[1] is not None else match[2])
-        position = match.end() + 1
-        if match.end() == len(text):
-            return tuple(parts)
-        if text[match.end()] != ".":
-            break
-    raise ConfigError(f'"{text}" is not a key: write it like llm.fast.model')
+    try:
+        value: Any = tomllib.loads(f"{text.strip()} = 0")
+        while isinstance(value, dict):
+            ((part, value),) = value.items()
+            parts.append(part)
+    except (tomllib.TOMLDecodeError, ValueError):
+        parts = text.split(".")
+        if not all(parts) or re.search(r"[\s\"']", text):
+            raise ConfigError(f'"{text}" is not a key: write it like llm.fast.model') from None
+    return tuple(parts)
 
 
 def set_key(path: Path, key: KeyPath, value: str, *, named: bool = False) -> None:
@@ -61,17 +61,18 @@ def set_key(path: Path, key: KeyPath, value: str, *, named: bool = False) -> Non
     Raises:
         ConfigError: The result would not be valid, or the file cannot be written; nothing is changed.
     """
-    mark, text = _read(path) if path.exists() else ("", "")
-    failures = []
-    for candidate in _readings(value):
-        edited = _toml.set_value(text, key, candidate, path)
-        try:
-            _config.check(path, edited, named=named)
-        except ConfigError as error:
-            failures.append(error)
-            continue
-        return _atomic.write(path, mark + edited)
-    raise failures[0]
+    with _atomic.exclusive(_layers.user_folder() / "edit.lock"):
+        mark, text = _read(path) if path.exists() else ("", "")
+        failures = []
+        for candidate in _readings(value):
+            edited = _toml.set_value(text, key, candidate, path)
+            try:
+                _check(path, text, edited, named=named)
+            except ConfigError as error:
+                failures.append(error)
+                continue
+            return _atomic.write(path, mark + edited)
+        raise failures[0]
 
 
 def unset_key(path: Path, key: KeyPath, *, named: bool = False) -> None:
@@ -80,17 +81,39 @@ def unset_key(path: Path, key: KeyPath, *, named: bool = False) -> None:
     Raises:
         ConfigError: The file does not hold it, the result would not be valid, or it cannot be written.
     """
-    mark, text = _read(path)
-    edited = _toml.remove_value(text, key, path)
-    _config.check(path, edited, named=named)
-    _atomic.write(path, mark + edited)
+    with _atomic.exclusive(_layers.user_folder() / "edit.lock"):
+        mark, text = _read(path)
+        edited = _toml.remove_value(text, key, path)
+        _check(path, text, edited, named=named)
+        _atomic.write(path, mark + edited)
 
 
-def home_of(config: Config, key: KeyPath) -> Path:
+def _check(path: Path, before: str, after: str, *, named: bool) -> None:
+    """Refuse a change that makes a new problem; a file with two is mended one after the other."""
+    try:
+        _config.check(path, after, named=named)
+    except ConfigError as error:
+        try:
+            _config.check(path, before, named=named)
+            old = set()
+        except ConfigError as earlier:
+            old = {problem.message for problem in earlier.problems}
+        if not old > {problem.message for problem in error.problems}:
+            raise
+
+
+def home_of(key: KeyPath) -> Path:
     """Choose the file in which a key is changed: the strongest that says it, else the strongest there is."""
-    holding = [layer.path for layer in reversed(config.layers) if layer.holds(key)]
-    there = [layer.path for layer in reversed(config.layers)]
-    return next(iter([*holding, *there]), _layers.user_folder() / "config.toml")
+    files = [path for path, _ in reversed(_config.find_named_files())]
+    holding = [path for path in files if _holds(path, key)]
+    return next(iter([*holding, *files]), _layers.user_folder() / "config.toml")
+
+
+def _holds(path: Path, key: KeyPath) -> bool:
+    try:
+        return _layers.read_layer(path).holds(key)
+    except ConfigError:  # it may be the very file that is to be mended
+        return False
 
 
 def list_settings(config: Config) -> Iterator[Setting]:

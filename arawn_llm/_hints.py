@@ -54,11 +54,11 @@ HINTS: Mapping[type[errors.ArawnError], tuple[str, ...]] = MappingProxyType(
             "say in the prompt what the fields mean, or choose a stronger model",
         ),
         errors.StreamInterruptedError: (
-            "the text that came is kept in the error's `partial`",
+            "the text that came is kept (in Python: error.partial)",
             "try again; if it happens at the same place, look at the server's log",
         ),
         errors.StreamTimeoutError: (
-            "the text that came is kept in the error's `partial`",
+            "the text that came is kept (in Python: error.partial)",
             "give it longer: timeout = … (seconds) in {place}",
         ),
         errors.BackendServerError: (
@@ -79,8 +79,8 @@ OLLAMA: Mapping[type[errors.ArawnError], tuple[str, ...]] = {
         "does base_url = {base_url} lead to Ollama?",
     ),
     errors.AuthenticationError: (
+        "the key used came from {key_source}: is it current, and whole?",
         'Ollama asks for no key: another server answers there, perhaps; then backend = "custom"',
-        "where a proxy in front of Ollama wants a key: {env_var}; the one used came from {key_source}",
     ),
 }
 

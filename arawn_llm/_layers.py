@@ -39,7 +39,11 @@ class Layer:
 
 def find_files() -> list[tuple[Path, bool]]:
     """Find the files that take part, the strongest last, each with whether it was merely found in a project."""
-    user, project = find_user_file(), _project_file(Path.cwd())
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # the working directory was deleted
+        here = None
+    user, project = find_user_file(), _project_file(here) if here else None
     files = [(user, False)] if user else []
     if project and not (user and project.resolve() == user.resolve()):
         files.append((project, True))

@@ -57,14 +57,19 @@ def build_messages(
         content = last.get("content") or []
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
         last["content"] = parts + [
-            {"type": "image_url", "image_url": {"url": _image_url(image)}} for image in images
+            {"type": "image_url", "image_url": {"url": read_image(image)}} for image in images
         ]
     if system and not any(each["role"] == "system" for each in messages):
         messages.insert(0, {"role": "system", "content": system})
     return messages
 
 
-def _image_url(image: Image) -> str:
+def read_image(image: Image) -> str:
+    """Give an image as a URL: an address as it is, a file or bytes as a data URL.
+
+    Raises:
+        InvalidRequestError: It cannot be read, is too large, or is no image.
+    """
     if isinstance(image, str) and image.startswith(("data:", "http://", "https://")):
         return image
     if isinstance(image, bytes):
@@ -74,8 +79,9 @@ def _image_url(image: Image) -> str:
         try:
             with Path(image).expanduser().open("rb") as file:
                 content = file.read(_MOST_IMAGE_BYTES + 1)
-        except OSError as exc:
-            raise InvalidRequestError(f"{name} cannot be read: {exc.strerror or exc}") from exc
+        except (OSError, RuntimeError, ValueError) as exc:  # the last two: no such home, a NUL in the name
+            why = getattr(exc, "strerror", None) or exc
+            raise InvalidRequestError(f"{name} cannot be read: {why}") from exc
     if len(content) > _MOST_IMAGE_BYTES:
         raise InvalidRequestError(f"{name} is larger than 20 MiB")
     kind = next((kind for magic, kind in _MAGIC if content.startswith(magic)), None)

@@ -37,7 +37,7 @@ ALONE = {
     "tomlkit": "_toml",
     "authlib": "client",
     "requests": "client",
-    "filelock": "tokens",
+    "filelock": "_atomic",
     "onnxruntime": "_local",
     "tokenizers": "_local",
     "sentence_transformers": "_local",

@@ -127,6 +127,66 @@ def test_a_closed_pipe_ends_quietly(environment: dict[str, str], claude: Simulat
     assert (done.stdout, done.stderr) == ("word", "")
 
 
+@pytest.mark.parametrize(
+    ("streams", "code"),
+    [(">&-", 0), ("<&-", 0), ("2>&-", 0), (">/dev/full", 1), (">&- 2>&- <&-", 0), ("2>/dev/full", 0)],
+)
+@pytest.mark.parametrize("words", ["ask Hello", "doctor --offline"])
+def test_streams_that_are_closed_or_full_end_in_no_traceback(
+    environment: dict[str, str], private_home: Path, words: str, streams: str, code: int
+) -> None:
+    log = private_home / "stderr"
+    shell = f'"$PYTHON" -c "from arawn_llm.cli import main; main()" {words} 2>"{log}" {streams}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", shell],
+        env=environment | {"PYTHON": sys.executable},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "Traceback" in log.read_text()) == (code, False), log.read_text()
+
+
+def test_bytes_that_are_no_text_pass_both_ways(environment: dict[str, str], claude: Simulator) -> None:
+    claude.script("naïve \u2713")
+    done = subprocess.run(
+        [*ARAWN, "ask"],
+        env=environment | {"PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1:strict"},
+        input=b"caf\xff",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"na\xefve \\u2713\n"), done.stderr
+
+
+def test_a_working_directory_may_be_gone(environment: dict[str, str]) -> None:
+    main = "from arawn_llm.cli import main; main()"
+    for words, said in (("ask Hello", "working directory"), ("doctor --offline", ""), ("config show", "")):
+        shell = f'mkdir gone; cd gone; rmdir ../gone; exec "{sys.executable}" -c "{main}" {words}'
+        command = ["/bin/sh", "-c", shell]
+        done = subprocess.run(
+            command, env=environment, input="", capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, said in done.stderr) == (1 if said else 0, True)
+        assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_obeys_no_answer(environment: dict[str, str], claude: Simulator) -> None:
+    claude.script("a\x1b[2Jb\x1b]0;title\x07c\td")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*ARAWN, "ask", "Hello"], env=environment, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL
+    )
+    os.close(theirs)
+    screen = b""
+    while b"d\r\n" not in screen:
+        screen += os.read(ours, 1024)
+    assert b"\x1b" not in screen and b"\x07" not in screen and process.wait(60) == 0
+    os.close(ours)
+
+
 def test_a_missing_key_names_the_places_and_the_mend(run: Run, claude: Simulator) -> None:
     done = run("ask", "Hello", ANTHROPIC_API_KEY="")
     assert done.returncode == 4 and "ANTHROPIC_API_KEY" in done.stderr
@@ -190,7 +250,7 @@ def test_a_pipe_of_lines_is_a_conversation(run: Run, claude: Simulator, ollama: 
     done = run(
         "chat", "-s", "Be brief.", stdin="Hello\nAgain\n/backend local\n/retry\n/usage\n/nope\n/quit\nlost\n"
     )
-    assert (done.returncode, done.stdout) == (0, "Hi.\nYes.\n")
+    assert (done.returncode, done.stdout) == (1, "Hi.\nYes.\n")  # the first failure's code
     for words in (
         "Authentication failed",
         "now ollama, llama3",
@@ -200,6 +260,26 @@ def test_a_pipe_of_lines_is_a_conversation(run: Run, claude: Simulator, ollama: 
         assert words in done.stderr
     said = [message["content"] for message in ollama.requests[0].body["messages"]]
     assert said == ["Be brief.", "Hello", "Hi.", "Again"]
+
+
+def test_what_a_pipe_gets_wrong_is_said_and_the_talk_goes_on(run: Run, claude: Simulator) -> None:
+    lines = "/save ~nouser/x\n/attach ~nouser/y\n/attach\n/attach .\n//etc is a folder\n"
+    done = run("chat", stdin=lines)
+    assert (done.returncode, done.stdout.count("simulated")) == (1, 1)
+    assert claude.requests[0].body["messages"][-1]["content"][0]["text"] == "/etc is a folder"
+    assert "was not written" in done.stderr and "cannot be read" in done.stderr
+
+
+def test_an_agent_keeps_its_profile_and_its_words(run: Run, claude: Simulator, ollama: Simulator) -> None:
+    done = run(
+        "-m", "other", "chat", "--agent", "summarizer", stdin="a\n/model llama4\nb\n/backend default\nc\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert [each.body["model"] for each in ollama.requests if "messages" in each.body] == ["other", "llama4"]
+    assert (claude.requests[0].body["model"], "Be brief." in str(claude.requests[0].body["system"])) == (
+        "m",
+        True,
+    )
 
 
 def test_a_conversation_is_saved_once(run: Run, private_home: Path) -> None:

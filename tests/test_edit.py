@@ -4,6 +4,7 @@ import json
 import stat
 import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,8 @@ def test_the_files_mode_stays_and_a_link_is_not_followed(write: Write) -> None:
 def test_the_strongest_file_that_says_a_key_is_changed(write: Write) -> None:
     user = write("xdg/arawn/config.toml", '[llm]\nbackend = "groq"\ntimeout = 5\n')
     project = write("work/arawn.toml", '[llm]\nmodel = "a"\n')
-    assert home_of(load_config(), ("llm", "timeout")) == user
-    assert home_of(load_config(), ("llm", "model")) == project
+    assert home_of(("llm", "timeout")) == user
+    assert home_of(("llm", "model")) == project
     set_key(project, ("llm", "model"), "b")
     assert load_config().profiles["default"].model == "b"
 
@@ -139,7 +140,7 @@ def test_a_key_is_read(text: str, key: tuple[str, ...]) -> None:
     assert parse_key(text) == key
 
 
-@pytest.mark.parametrize("text", ["", ".", "llm.", ".llm", "a..b", "a b"])
+@pytest.mark.parametrize("text", ["", ".", "llm.", ".llm", "a..b", "a b", 'llm."\\q".x', "llm.x = 1\ny"])
 def test_what_is_no_key_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_key(text)
@@ -179,3 +180,89 @@ def test_an_edit_says_what_was_asked_and_keeps_the_rest(
         if (name, k) != (table, key)
     ]
     assert [statement for statement in kept if statement not in after] == []
+
+
+BETWEEN = """\
+# first
+[[plugins]]
+n = 1
+
+[llm]
+backend = "ollama"
+model = "m1"   # mine
+
+# second
+[[plugins]]
+n = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "old", "new"),
+    [
+        ("llm.model", "m9", '"m1"', '"m9"'),
+        ("llm.timeout", "5", "# mine\n", "# mine\ntimeout = 5\n"),
+        ("agent.a.llm", "default", "n = 2\n", 'n = 2\n\n[agent.a]\nllm = "default"\n'),
+        ("llm.model", None, 'model = "m1"   # mine\n', ""),
+    ],
+)
+def test_tables_that_stand_between_others_stay_where_they_are(
+    write: Write, key: str, value: str | None, old: str, new: str
+) -> None:
+    path = write("a.toml", BETWEEN)
+    if value is None:
+        unset_key(path, parse_key(key), named=True)
+    else:
+        set_key(path, parse_key(key), value, named=True)
+    assert path.read_text() == BETWEEN.replace(old, new)
+
+
+def test_a_table_goes_with_its_own_comment_and_no_other(write: Write) -> None:
+    head, fast = '[llm]\nbackend = "ollama"\n\n', '# about fast\n[llm.fast]\nbackend = "groq"\n\n'
+    tail = '# about slow\n[llm.slow]\nbackend = "openai"\n'
+    path = write("a.toml", head + fast + tail)
+    unset_key(path, ("llm", "fast"), named=True)
+    assert path.read_text() == head + tail
+
+
+def test_two_wrong_keys_are_mended_one_after_the_other(write: Write) -> None:
+    path = write("a.toml", '[llm]\nbackend = "ollama"\nmodell = "m"\ntimeoutt = 3\n')
+    with pytest.raises(ConfigError, match="modelll"):
+        set_key(path, ("llm", "modelll"), "m", named=True)
+    unset_key(path, ("llm", "modell"), named=True)
+    unset_key(path, ("llm", "timeoutt"), named=True)
+    assert path.read_text() == '[llm]\nbackend = "ollama"\n'
+
+
+def test_changes_made_together_are_all_kept(write: Write) -> None:
+    path = write("a.toml", '[llm]\nbackend = "ollama"\n')
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(set_key, path, ("agent", f"a{i}", "llm"), "default", named=True) for i in range(8)]
+        assert [each.result() for each in done] == [None] * 8
+    assert len(load_config(path).agents) == 8
+
+
+def test_a_file_with_two_names_is_not_torn_from_the_other(write: Write) -> None:
+    path = write("a.toml", FILE)
+    (path.parent / "b.toml").hardlink_to(path)
+    with pytest.raises(ConfigError, match="hard link"):
+        set_key(path, ("llm", "model"), "m", named=True)
+    assert path.read_text() == FILE
+
+
+def test_an_inline_table_takes_a_table_within(write: Write) -> None:
+    path = write("a.toml", 'agent = { a = { llm = "default" } } # all\n[llm]\nbackend = "ollama"\n')
+    set_key(path, ("agent", "b", "llm"), "default", named=True)
+    assert set(load_config(path).agents) == {"a", "b"} and "# all\n" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("llm.'a.b'.model", ("llm", "a.b", "model")),
+        ('llm."a \\" b".x', ("llm", 'a " b', "x")),
+        ("llm.schnell-ü.model", ("llm", "schnell-ü", "model")),
+    ],
+)
+def test_a_key_is_written_as_in_toml(text: str, parts: tuple[str, ...]) -> None:
+    assert parse_key(text) == parts

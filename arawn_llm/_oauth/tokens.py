@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
+from arawn_llm._atomic import make_lock
 from arawn_llm._secrets import KEYRING, SERVICE
 from arawn_llm.errors import CredentialError
 
@@ -99,15 +100,13 @@ class Store:
             LockedError: The lock was not free in time.
             CredentialError: It cannot be had.
         """
-        from filelock import FileLock, Timeout
-
         path = self.file.with_suffix(".lock")
-        lock = FileLock(path, timeout=limit, poll_interval=0.02, mode=0o600)
+        lock = make_lock(path, limit)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock.acquire(cancel_check=is_done)
             self._finish()
-        except Timeout:
+        except TimeoutError:
             if not (is_done and is_done()):
                 words = f"{path} has been held for {limit:g} s by whoever else refreshes the login"
                 raise LockedError(words, hints=("try again in a minute", "or end that process")) from None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +20,7 @@ from arawn_llm.errors import ArawnError, ConfigError, CredentialError, Untrusted
 if TYPE_CHECKING:
     from arawn_llm import Backend, Config
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 EXIT_CODES = "Exit codes: 0 done, 1 the backend failed, 2 usage, 3 configuration, 4 credentials, 130 Ctrl-C."
 # Each command's module, and what the list of commands says of it without importing that.
 _COMMANDS = {
@@ -137,19 +142,55 @@ def _log_to_stderr(verbose: int) -> None:
 
 def main() -> None:
     """Run the command line and exit with a documented code."""
+    _prepare_streams()
+    code = 1
+    try:
+        code = _run_reported()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_streams()  # the reader of our pipe has gone
+    except OSError as exc:
+        lost = "the working directory" if isinstance(exc, FileNotFoundError) else "standard output"
+        with suppress(OSError):
+            click.echo(f"Error: {exc.filename or lost}: {exc.strerror or exc}", err=True)
+        _leave_streams()
+    sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """Have three streams, whichever were closed, and no byte that cannot pass through them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name) or open(os.devnull, mode)  # noqa: SIM115 - for the process's life
+        setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if name == "stdin" else "backslashreplace")
+
+
+def _leave_streams() -> None:
+    """Write to nowhere what Python would write once more at its end."""
+    for number in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def _run_reported() -> int:
     try:
         _run()
+        return 0
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 0
     except click.ClickException as exc:
         exc.show()
-        sys.exit(exc.exit_code)
+        return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our pipe has gone; Python would complain once more while flushing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C while threads end changes no code
+        return 130
     except ArawnError as exc:
-        sys.exit(report(exc))
+        return report(exc)
+
+
+def plain(text: str) -> str:
+    """Take from a text what would move a terminal's cursor, clear it, or change its title."""
+    return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def _run() -> None:
@@ -162,7 +203,6 @@ def _run() -> None:
         import_module("arawn_llm.cli.config").allow(exc.path, ask=True)
         import_module("arawn_llm").reload()
         arawn.main(standalone_mode=False, prog_name="arawn", complete_var="_ARAWN_COMPLETE")
-    sys.stdout.flush()
 
 
 def report(exc: ArawnError) -> int:

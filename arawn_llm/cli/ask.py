@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import arawn_llm
-from arawn_llm.cli import choose_backend, complete_from_file, shared_options
+from arawn_llm.cli import choose_backend, complete_from_file, plain, shared_options
 
 
 @click.command(
@@ -37,7 +37,8 @@ def ask(ctx: click.Context, /, prompt: tuple[str, ...], agent: str | None, **opt
     wanted: dict[str, Any] = {"system": options["system"], "images": options["attach"]}
     if options["as_json"] or options["no_stream"]:
         reply = backend.complete(text, **wanted)
-        click.echo(_json(reply) if options["as_json"] else reply.text)
+        text = plain(reply.text) if sys.stdout.isatty() else reply.text
+        click.echo(_json(reply) if options["as_json"] else text)
     else:
         reply = _stream(backend, text, wanted)
     if options["usage"]:
@@ -60,7 +61,7 @@ def _stream(backend: arawn_llm.Backend, text: str, wanted: dict[str, Any]) -> ar
     with backend.stream(text, **wanted) as answer:
         try:
             for piece in answer:
-                click.echo(piece, nl=False)
+                click.echo(plain(piece) if sys.stdout.isatty() else piece, nl=False)
                 sys.stdout.flush()
         finally:
             if answer.text:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import arawn_llm
+from arawn_llm._messages import read_image
 from arawn_llm.cli import choose_backend, complete_from_file, report, shared_options
+from arawn_llm.cli._answer import show
 from arawn_llm.errors import ArawnError
+
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
 
 _WELCOME = "Ctrl-C stops an answer, Ctrl-D leaves, Esc Enter starts a new line, /help lists the commands."
 
@@ -33,20 +37,30 @@ _WELCOME = "Ctrl-C stops an answer, Ctrl-D leaves, Esc Enter starts a new line, 
 def chat(ctx: click.Context, /, agent: str | None, system: str | None, **given: Any) -> None:
     """Talk with a model; each line of a pipe is a message or a /command."""
     backend = choose_backend(ctx, given, agent)
-    _Chat(ctx, given, backend, system).run()
+    if agent and system is None:  # which goes with the agent to other backends
+        system = backend._target.system_prompt
+    talk = _Chat(ctx, given, agent, backend, system)
+    talk.run()
+    sys.exit(talk.code)
 
 
 class _Chat:
     """The talk itself: what is typed, what is shown, and the commands."""
 
     def __init__(
-        self, ctx: click.Context, given: dict[str, Any], backend: arawn_llm.Backend, system: str | None
+        self,
+        ctx: click.Context,
+        given: dict[str, Any],
+        agent: str | None,
+        backend: arawn_llm.Backend,
+        system: str | None,
     ) -> None:
-        self.ctx, self.given, self.backend = ctx, given, backend
+        self.ctx, self.given, self.agent, self.backend = ctx, given, agent, backend
         self.talk = backend.conversation(system)
         self.images: list[str] = []
         self.unanswered: tuple[str, list[str]] | None = None
         self.dropped = 0
+        self.code = 0  # of a pipe: the first failure's
 
     def run(self) -> None:
         """Read and answer until the end of the input."""
@@ -56,15 +70,22 @@ class _Chat:
         for line in _read_terminal() if at_terminal else sys.stdin:
             text = line.strip()
             try:
-                if text.startswith("/"):
+                if text.startswith("/") and not text.startswith("//"):
                     if self.obey(*text[1:].split(None, 1)):
                         return
                 elif text:
-                    self.say(text)
+                    self.say(text.removeprefix("/"))
             except ArawnError as error:
-                report(error)
+                self.fail(report(error))
             except KeyboardInterrupt:
-                click.echo("\n(stopped)", err=True)
+                if not at_terminal:
+                    raise
+                click.echo("(stopped)", err=True)
+
+    def fail(self, code: int) -> None:
+        """Remember a failure where nobody looks on; at a terminal the chat's end is no failure."""
+        if not sys.stdin.isatty():
+            self.code = self.code or code
 
     def say(self, text: str) -> None:
         """Send a message and show the answer as it comes."""
@@ -72,7 +93,7 @@ class _Chat:
         self.images = []
         try:
             with self.talk.stream(text, images=images) as answer:
-                _show(answer)
+                show(answer)
         finally:
             self.unanswered = (text, images) if len(self.talk.messages) == before else None
         if self.talk.dropped != self.dropped:
@@ -87,15 +108,20 @@ class _Chat:
             return True
         command = _COMMANDS.get(name)
         if command is None:
-            click.echo(f"/{name} is not a command; /help lists them", err=True)
+            words = "/help lists them, and a message that begins with / has another / before it"
+            click.echo(f"/{name} is not a command; {words}", err=True)
+            self.fail(2)
         else:
             command[1](self, rest.strip())
         return False
 
     def switch(self, **wanted: str) -> None:
         """Go on with another backend or model; what was said stays."""
-        self.backend = self.talk.backend = choose_backend(self.ctx, self.given | {"model": None} | wanted)
-        self.given = self.given | wanted
+        given, agent = self.given | {"model": None} | wanted, self.agent
+        if "backend" in wanted:
+            agent, self.ctx.obj = None, self.ctx.obj | {"model": None}
+        self.backend = self.talk.backend = choose_backend(self.ctx, given, agent)
+        self.given, self.agent = given, agent
         click.echo(f"now {self.backend.backend}, {self.backend.model}", err=True)
 
     def retry(self) -> None:
@@ -118,20 +144,31 @@ class _Chat:
 
     def save(self, name: str) -> None:
         """Write the conversation as JSON."""
-        path = Path(name or "chat.json").expanduser()
         content = {"system": self.talk.system, "messages": self.talk.messages}
+        text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
         try:
+            path = Path(name or "chat.json").expanduser()
             with path.open("x", encoding="utf-8") as file:
-                file.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
-        except OSError as exc:
-            click.echo(f"{path} was not written: {exc.strerror}", err=True)
+                file.write(text)
+        except (OSError, RuntimeError, ValueError) as exc:  # the last two: no such home, a NUL in the name
+            click.echo(f"{name} was not written: {getattr(exc, 'strerror', None) or exc}", err=True)
+            self.fail(1)
             return
         click.echo(f"wrote {path}", err=True)
 
     def attach(self, name: str) -> None:
         """Send an image with the next message."""
-        self.images.append(name)
+        if not name:
+            click.echo("say which: /attach cat.png", err=True)
+            return
+        quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "'\""
+        self.images.append(read_image(name[1:-1] if quoted else name))
         click.echo(f"{name} goes with the next message", err=True)
+
+    def clear(self) -> None:
+        """Forget what was said, and what was about to be."""
+        self.talk.clear()
+        self.images, self.unanswered = [], None
 
     def usage(self) -> None:
         """Print the tokens and the cost so far."""
@@ -161,74 +198,20 @@ _COMMANDS: dict[str, tuple[str, Callable[[_Chat, str], None]]] = {
     "attach": ("FILE   send an image with the next message", lambda chat, rest: chat.attach(rest)),
     "save": ("FILE   write the conversation as JSON", lambda chat, rest: chat.save(rest)),
     "retry": ("       ask the last message again", lambda chat, rest: chat.retry()),
-    "clear": ("       forget what was said", lambda chat, rest: chat.talk.clear()),
+    "clear": ("       forget what was said", lambda chat, rest: chat.clear()),
     "usage": ("       tokens and cost so far", lambda chat, rest: chat.usage()),
     "help": ("       this list", lambda chat, rest: chat.help()),
     "quit": ("       leave, as Ctrl-D does", lambda chat, rest: None),
 }
 
 
-def _show(answer: arawn_llm.Stream) -> None:
-    """Print an answer as it comes: Markdown on a terminal, plain text elsewhere."""
-    if not sys.stdout.isatty():
-        for piece in answer:
-            click.echo(piece, nl=False)
-            sys.stdout.flush()
-        click.echo()
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.markdown import Markdown
-    from rich.spinner import Spinner
-
-    console = Console()
-    with _no_echo(), Live(Spinner("dots"), console=console, refresh_per_second=8) as live:
-        try:
-            for _ in answer:
-                live.update(Markdown(_last_screen(answer.text, console.height)))
-        finally:
-            whole = Markdown(answer.text)
-            live.transient = len(console.render_lines(whole)) > console.height - 2
-            live.update("" if live.transient else whole)
-    if live.transient:
-        console.print(whole)
-
-
-@contextmanager
-def _no_echo() -> Iterator[None]:
-    """Keep a Ctrl-C from being drawn over the answer."""
-    try:
-        import termios
-    except ImportError:  # there is none on Windows, and nothing to keep from
-        yield
-        return
-    before = termios.tcgetattr(sys.stdin)
-    quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-
-
-def _last_screen(text: str, height: int) -> str:
-    return "\n".join(text.splitlines()[-max(3, height - 4) :])
-
-
 def _read_terminal() -> Iterator[str]:
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.history import FileHistory
     from prompt_toolkit.key_binding import KeyBindings
-
-    from arawn_llm._layers import data_folder
 
     keys = KeyBindings()
     keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
-    folder = data_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    session: PromptSession[str] = PromptSession(
-        history=FileHistory(str(folder / "chat-history")), key_bindings=keys
-    )
+    session: PromptSession[str] = PromptSession(history=_open_history(), key_bindings=keys)
     while True:
         try:
             yield session.prompt("› ")
@@ -236,3 +219,18 @@ def _read_terminal() -> Iterator[str]:
             continue
         except EOFError:
             return
+
+
+def _open_history() -> History:
+    """Remember what was typed in Arawn's data folder; for this chat only where nothing can be kept."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    from arawn_llm._layers import data_folder
+
+    file = data_folder() / "chat-history"
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with file.open("a"):
+            return FileHistory(str(file))
+    except OSError:
+        return InMemoryHistory()

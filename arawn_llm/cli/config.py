@@ -27,7 +27,9 @@ def config(ctx: click.Context, /, file: Path | None) -> None:
 @click.pass_obj
 def path(file: Path | None) -> None:
     """Print the files that take part, the strongest last."""
-    found = [layer.path for layer in _load(file).layers]
+    from arawn_llm._config import find_named_files
+
+    found = [path for path, _ in find_named_files(file)]
     click.echo("\n".join(map(str, found)) if found else "no file was found")
 
 
@@ -70,7 +72,7 @@ def get(file: Path | None, key: str, as_json: bool) -> None:
     click.echo(value if bare else json.dumps(value, ensure_ascii=False, default=str, indent=2))
 
 
-@config.command("set", epilog=_KEY_HELP)
+@config.command("set", epilog=_KEY_HELP, context_settings={"ignore_unknown_options": True})
 @click.argument("key")
 @click.argument("value")
 @click.pass_obj
@@ -79,7 +81,7 @@ def set_(file: Path | None, key: str, value: str) -> None:
     from arawn_llm._edit import home_of, parse_key, set_key
 
     parts = parse_key(key)
-    home = file or home_of(_load(None), parts)
+    home = file or home_of(parts)
     set_key(home, parts, value, named=file is not None)
     click.echo(f"wrote {home}")
 
@@ -92,7 +94,7 @@ def unset(file: Path | None, key: str) -> None:
     from arawn_llm._edit import home_of, parse_key, unset_key
 
     parts = parse_key(key)
-    home = file or home_of(_load(None), parts)
+    home = file or home_of(parts)
     unset_key(home, parts, named=file is not None)
     click.echo(f"wrote {home}")
 
@@ -112,7 +114,7 @@ def edit(file: Path | None) -> None:
     from arawn_llm import _atomic, _config
     from arawn_llm._edit import home_of
 
-    home = file or home_of(_load(None), ())
+    home = file or home_of(())
     before = home.read_text(encoding="utf-8") if home.exists() else ""
     after = click.edit(before, extension=".toml")
     if after is None or after == before:
