@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arawn_llm import auth, errors
+    from arawn_llm import auth, doctor, draft, errors, keys, settings
     from arawn_llm._backend import Backend, aclose, get_backend, litellm_params
     from arawn_llm._completion import Completion, ToolCall, Usage
     from arawn_llm._config import Config, load_config, reload
@@ -59,18 +59,22 @@ __all__ = [
     "Usage",
     "aclose",
     "auth",
+    "doctor",
+    "draft",
     "embed",
     "errors",
     "get_backend",
     "get_embedder",
+    "keys",
     "litellm_params",
     "load_config",
     "reload",
+    "settings",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"auth", "embeddings", "errors", "testing"}:
+    if name in {"auth", "doctor", "draft", "embeddings", "errors", "keys", "settings", "testing"}:
         return import_module(f"arawn_llm.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'arawn_llm' has no attribute {name!r}")

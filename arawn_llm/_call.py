@@ -51,7 +51,7 @@ class Call:
 
     def begin(self) -> None:
         """Start the clock: all of the call has to be done within its timeout from now on."""
-        _log.debug("asking within %g s, with %s", self.timeout, self.request.params.keys())
+        _log.debug("asking within %g s, with %s", self.timeout, list(self.request.params))
         self.end, self._tries, self._refreshed = time.monotonic() + self.timeout, 0, False
 
     def token(self) -> str:
@@ -109,7 +109,9 @@ class Call:
     def error(self, kind: type[BackendError], message: str) -> BackendError:
         """Make an error that knows whom it is about and what to check."""
         source = getattr(self.credential, "source", "the application's own token provider")
-        error = kind(message, hints=self.target.hints(kind, key_source=source))
+        unsent = kind is errors.AuthenticationError and source.startswith("nowhere")
+        hints = self.target.hints(errors.MissingCredentialError if unsent else kind, key_source=source)
+        error = kind(message, hints=("no key was sent", *hints) if unsent else hints)
         error.backend, error.profile, error.model = (
             self.target.provider.key,
             self.target.name,

@@ -94,13 +94,17 @@ class KeyProvider:
         return MissingCredentialError(
             f'no API key for backend "{provider.key}": looked in the keyring{keyring}, '
             f"in {provider.env_var}, and in {target.place}",
-            hints=[
-                hint for hint in target.hints(MissingCredentialError) if not (keyring and "keyring" in hint)
-            ],
+            hints=_without_keyring(target) if keyring else target.hints(MissingCredentialError),
         )
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.target,)
+
+
+def _without_keyring(target: Target) -> list[str]:
+    """List the ways to give a key where there is no keyring."""
+    first, *others = [hint for hint in target.hints(MissingCredentialError) if "keyring" not in hint]
+    return [first.removeprefix("or "), *others]
 
 
 # What this thread or task was given last: another may have refreshed before it learns of a refusal.

@@ -139,9 +139,12 @@ def _default(config: Config, agent: str | None) -> tuple[str, str]:
     if len(config.profiles) == 1:
         return next(iter(config.profiles)), ""
     read = ", ".join(str(layer.path) for layer in config.layers) or "no file was found"
+    begin = "write a first file: arawn init"
+    if config.layers:
+        begin = "say which backend: arawn config set llm.backend anthropic, say"
     raise ProfileNotFoundError(
         f"there is no default profile ({read}){_what_there_is(config)}",
-        hints=(*_misspelt(config), "write a first file: arawn init", "or name a profile or a backend key"),
+        hints=(*_misspelt(config), begin, "or name a profile or a backend key"),
     )
 
 

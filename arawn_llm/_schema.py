@@ -231,6 +231,14 @@ def is_secret(key: tuple[str, ...]) -> bool:
     return (named and not name.endswith(("_tokens", "token_url", "token_request"))) or "headers" in key[:-1]
 
 
+def holds_secret(values: Mapping[str, Any], at: tuple[str, ...] = ()) -> bool:
+    """Tell whether a file's values hold a key, or headers, which may be one."""
+    return any(
+        is_secret((*at, name)) or (isinstance(value, Mapping) and holds_secret(value, (*at, name)))
+        for name, value in values.items()
+    )
+
+
 def describe_file() -> dict[str, Any]:
     """Give the JSON Schema of a whole file, for editors (json-schema.org, draft 2020-12)."""
     profile, embedding = Profile.model_json_schema(), Embedding.model_json_schema()
@@ -257,6 +265,9 @@ def is_header_value(value: str) -> bool:
     return bool(value) and value == value.strip() and all("\x20" <= c <= "\x7e" or c == "\t" for c in value)
 
 
+_LIKE_A_KEY = re.compile(r"(?i)(sk-|gsk_|bearer )|[\w-]{32,}$")
+
+
 def explain(model: type[BaseModel], error: ValidationError) -> list[tuple[tuple[str, ...], str]]:
     """Turn pydantic's errors into (key path below the table, words), showing no secret."""
     return [
@@ -277,7 +288,9 @@ def _words(model: type[BaseModel], detail: ErrorDetails) -> str:
     if not path:
         return detail["msg"]
     key = ".".join(path)
-    found = "" if _SECRET_KEYS & set(path) else f" = {_quote(detail['input'])}"
+    said = detail["input"]
+    hidden = _SECRET_KEYS & set(path) or (isinstance(said, str) and _LIKE_A_KEY.match(said))
+    found = "" if hidden else f" = {_quote(said)}"
     if detail["type"] == "dict_type":
         return f"{key}{found} must be a table: {key} = {{ name = value }}"
     separator = " " if detail["type"] in {"backend", "base_url", "params"} else ": "

@@ -175,15 +175,15 @@ def find_key(keyring_name: str, env_var: str, profile: str, file_key: SecretStr 
     )
     _log.info("the key of profile %s comes from %s", profile, found.source if found else "nowhere")
     if found and found.source == _FILE:
-        _warn_of_file_key(profile, keyring_name)
+        _warn_of_file_key(profile)
     return found
 
 
 @cache
-def _warn_of_file_key(profile: str, keyring_name: str) -> None:
+def _warn_of_file_key(profile: str) -> None:
     """Say it once in a process."""
-    words = 'the key of profile "%s" stands in a file; the keyring is safer: keyring set %s %s'
-    _log.warning(words, profile, SERVICE, keyring_name)
+    words = 'the key of profile "%s" stands in a file; the keyring is safer: arawn secrets set %s'
+    _log.warning(words, profile, profile)
 
 
 def _found(secret: SecretStr | None, source: str) -> FoundKey | None:

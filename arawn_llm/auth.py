@@ -58,7 +58,7 @@ class LogoutReport:
 
 # Three lines, and two ways on.
 _NO_CLIENT_ID = """no client id to log in with: Anthropic registers no other programs, and none is borrowed
-  1. with an API key: backend = "anthropic", and keyring set arawn anthropic_api_key
+  1. with an API key: backend = "anthropic", and arawn secrets set anthropic
   2. registered with a gateway or identity provider: [oauth.claude] client_id, authorize_url, token_url"""
 
 

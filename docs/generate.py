@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import click
 
@@ -39,17 +40,24 @@ def _commands(command: click.Command, context: click.Context) -> Iterator[str]:
 def _name(name: str) -> Iterator[str]:
     value = getattr(arawn_llm, name)
     if inspect.ismodule(value):
-        yield (
-            f"## {name}\n\n{inspect.getdoc(value)}\n"
-            if name != "errors"
-            else "## errors\n\nSee [errors](errors.md).\n"
-        )
+        yield from _module(name, value)
         return
     yield f"## {name}\n\n{_described(value)}\n"
     if inspect.isclass(value) and not issubclass(value, BaseException):
         for member, found in vars(value).items():
             if not member.startswith("_") and (inspect.isfunction(found) or isinstance(found, property)):
                 yield f"### {name}.{member}\n\n{_described(found)}\n"
+
+
+def _module(name: str, module: ModuleType) -> Iterator[str]:
+    if name == "errors":
+        yield "## errors\n\nSee [errors](errors.md).\n"
+        return
+    yield f"## {name}\n\n{inspect.getdoc(module)}\n"
+    for member, found in vars(module).items():
+        own = getattr(found, "__module__", "") == module.__name__
+        if own and not member.startswith("_") and (inspect.isfunction(found) or inspect.isclass(found)):
+            yield f"### {name}.{member}\n\n{_described(found)}\n"
 
 
 def _described(value: object) -> str:

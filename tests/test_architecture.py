@@ -19,13 +19,13 @@ LAYERS = [
     {"_litellm"},
     {"_trust", "_secrets"},
     {"_config"},
-    {"_edit", "_draft", "_vector_cache"},
+    {"settings", "draft", "_vector_cache"},
     {"_resolve", "_oauth"},
     {"_credentials", "_reply", "auth", "_model_source", "_embedding_work"},
     {"_call", "_local"},
     {"_retry", "_models"},
     {"_stream", "_remote"},
-    {"_doctor", "_keys"},
+    {"doctor", "keys"},
     {"_conversation"},
     {"_backend", "embeddings"},
 ]
@@ -78,7 +78,9 @@ def test_each_library_has_one_importer(library: str, home: str) -> None:
 
 def test_the_public_names_are_the_truth() -> None:
     assert all(getattr(arawn_llm, name) for name in arawn_llm.__all__)
-    assert set(arawn_llm._HOMES) | {"auth", "errors"} == set(arawn_llm.__all__)
+    assert set(arawn_llm._HOMES) | {"auth", "doctor", "draft", "errors", "keys", "settings"} == set(
+        arawn_llm.__all__
+    )
 
 
 @pytest.mark.parametrize(

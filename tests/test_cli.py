@@ -213,7 +213,7 @@ def test_trust_is_given_by_a_command(run: Run, write: Write) -> None:
     assert run("ask", "Hello").returncode == 1
 
 
-@pytest.mark.parametrize(("answer", "code"), [("y", 1), ("n", 130)])
+@pytest.mark.parametrize(("answer", "code"), [("y", 1), ("n", 3)])
 def test_at_a_terminal_an_untrusted_file_is_asked_about(
     environment: dict[str, Any], write: Write, answer: str, code: int
 ) -> None:

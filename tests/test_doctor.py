@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 import arawn_llm
 from arawn_llm import errors
-from arawn_llm._doctor import Finding, examine, examine_faulty
-from arawn_llm._keys import delete_key, list_keys, resolve_name, store_key
+from arawn_llm.doctor import Finding, examine, examine_faulty
+from arawn_llm.keys import delete_key, list_keys, resolve_name, store_key
 from arawn_llm.testing import Simulator
 
 Serve = Callable[..., Simulator]

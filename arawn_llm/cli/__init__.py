@@ -118,6 +118,7 @@ def arawn(ctx: click.Context, /, verbose: int, **shared: str | None) -> None:
     """Talk to the language models that arawn.toml names.
 
     \b
+    arawn init
     arawn demo
     arawn ask "Hello"
     arawn --backend ollama ask "Hello"
@@ -200,7 +201,8 @@ def _run() -> None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
         click.echo("A file that was found in this project asks for what needs your consent:", err=True)
-        import_module("arawn_llm.cli.config").allow(exc.path, ask=True)
+        if not import_module("arawn_llm.cli.config").allow(exc.path, ask=True):
+            raise
         import_module("arawn_llm").reload()
         arawn.main(standalone_mode=False, prog_name="arawn", complete_var="_ARAWN_COMPLETE")
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from arawn_llm.cli import report
+from arawn_llm.errors import ConfigError
 
 if TYPE_CHECKING:
     from arawn_llm import Config
@@ -40,7 +44,7 @@ def show(file: Path | None, as_json: bool) -> None:
     """Print every setting with the file and line that says it; secrets are masked."""
     from dataclasses import asdict
 
-    from arawn_llm._edit import list_settings
+    from arawn_llm.settings import list_settings
 
     settings = list(list_settings(_load(file)))
     if as_json:
@@ -65,7 +69,7 @@ def check(file: Path | None) -> None:
 @click.pass_obj
 def get(file: Path | None, key: str, as_json: bool) -> None:
     """Print the value of KEY."""
-    from arawn_llm._edit import get_value, parse_key
+    from arawn_llm.settings import get_value, parse_key
 
     value = get_value(_load(file), parse_key(key))
     bare = isinstance(value, str) and not as_json
@@ -78,11 +82,11 @@ def get(file: Path | None, key: str, as_json: bool) -> None:
 @click.pass_obj
 def set_(file: Path | None, key: str, value: str) -> None:
     """Set KEY to VALUE, and leave every other byte of the file as it is."""
-    from arawn_llm._edit import home_of, parse_key, set_key
+    from arawn_llm.settings import home_of, parse_key, set_value
 
     parts = parse_key(key)
     home = file or home_of(parts)
-    set_key(home, parts, value, named=file is not None)
+    set_value(home, parts, value, named=file is not None)
     click.echo(f"wrote {home}")
 
 
@@ -91,11 +95,11 @@ def set_(file: Path | None, key: str, value: str) -> None:
 @click.pass_obj
 def unset(file: Path | None, key: str) -> None:
     """Remove KEY, or the whole table of that name."""
-    from arawn_llm._edit import home_of, parse_key, unset_key
+    from arawn_llm.settings import home_of, parse_key, unset_value
 
     parts = parse_key(key)
     home = file or home_of(parts)
-    unset_key(home, parts, named=file is not None)
+    unset_value(home, parts, named=file is not None)
     click.echo(f"wrote {home}")
 
 
@@ -111,18 +115,27 @@ def schema() -> None:
 @click.pass_obj
 def edit(file: Path | None) -> None:
     """Open the file in $EDITOR; it is checked before it is kept."""
-    from arawn_llm import _atomic, _config
-    from arawn_llm._edit import home_of
+    from arawn_llm.settings import home_of, replace_text
 
     home = file or home_of(())
     before = home.read_text(encoding="utf-8") if home.exists() else ""
-    after = click.edit(before, extension=".toml")
-    if after is None or after == before:
-        click.echo("nothing was changed")
-        return
-    _config.check(home, after, named=file is not None)
-    _atomic.write(home, after)
-    click.echo(f"wrote {home}")
+    after: str | None = before
+    while True:
+        after = click.edit(after, extension=".toml")
+        if after is None or after == before:
+            click.echo("nothing was changed")
+            return
+        try:
+            replace_text(home, after, named=file is not None)
+        except ConfigError as error:
+            if not sys.stdin.isatty():
+                raise
+            report(error)
+            if not click.confirm("Edit it again?", default=True, err=True):
+                raise
+        else:
+            click.echo(f"wrote {home}")
+            return
 
 
 @config.command()
@@ -132,8 +145,8 @@ def trust(file: Path) -> None:
     allow(file)
 
 
-def allow(file: Path, *, ask: bool = False) -> None:
-    """Show all that a file asks for and allow just that, after a question where it is wanted."""
+def allow(file: Path, *, ask: bool = False) -> bool:
+    """Show all that a file asks for and allow just that; tell whether it is, where the person was asked."""
     from arawn_llm._config import find_demands, trust_file
     from arawn_llm.errors import printable
 
@@ -142,11 +155,12 @@ def allow(file: Path, *, ask: bool = False) -> None:
         click.echo(f"{file}: {printable('.'.join(demand.key))} {printable(demand.words)}", err=ask)
     if not demands:
         click.echo(f"{file} asks for nothing that needs to be allowed")
-        return
-    if ask:
-        click.confirm("Allow this file all of that?", abort=True, err=True)
+        return True
+    if ask and not click.confirm("Allow this file all of that?", err=True):
+        return False
     trust_file(file, demands)
     click.echo(f"allowed; if {file} asks for more one day, you are asked again", err=ask)
+    return True
 
 
 def _load(file: Path | None) -> Config:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from arawn_llm.cli import load_given, shared_options
+from arawn_llm.cli import load_given
 from arawn_llm.errors import ConfigError
 
 _MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("✗", "red")}
@@ -18,12 +18,18 @@ _MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("✗", "red
 @click.command(epilog="Exit code 0 only when all that is used works. Example: arawn doctor --offline")
 @click.option("--offline", is_flag=True, help="Ask no server.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array and nothing else.")
-@click.option("--limit", default=10.0, show_default=True, help="Seconds for each question to a server.")
-@shared_options
+@click.option(
+    "--limit",
+    type=click.FloatRange(0.1, 3600),
+    default=10.0,
+    show_default=True,
+    help="Seconds for each question to a server.",
+)
+@click.option("-c", "--config", metavar="FILE", help="Read this file and no other.")
 @click.pass_context
 def doctor(ctx: click.Context, /, offline: bool, as_json: bool, limit: float, **given: Any) -> None:
     """Check every profile, agent, key, address and model that the files name."""
-    from arawn_llm._doctor import examine, examine_faulty
+    from arawn_llm.doctor import examine, examine_faulty
 
     if sys.stderr.isatty() and not as_json:
         click.echo("Checking …", err=True)

@@ -11,7 +11,7 @@ import click
 from arawn_llm.errors import ArawnError
 
 if TYPE_CHECKING:
-    from arawn_llm._draft import Choice
+    from arawn_llm.draft import Choice
 
 
 @click.command(epilog="Example, without a question: arawn init -b anthropic -b ollama --project --no-keys")
@@ -25,18 +25,22 @@ if TYPE_CHECKING:
 @click.option("--no-keys", is_flag=True, help="Ask for no key and check nothing.")
 def init(backends: tuple[str, ...], place: str | None, no_keys: bool, **first: str | None) -> None:
     """Write a first arawn.toml, store its keys, and check them; nothing is overwritten."""
-    from arawn_llm._draft import write_draft
+    from arawn_llm._config import find_demands, trust_file
     from arawn_llm._layers import user_folder
+    from arawn_llm.draft import refuse_existing, write_draft
 
     asking = sys.stdin.isatty()
     if not backends and not asking:
         raise click.UsageError("say which backend: arawn init -b anthropic")
-    choices = _choose(backends, first) if backends else _ask_choices()
     if place is None and asking:
         place = click.prompt("Where", type=click.Choice(["project", "user"]), default="user", err=True)
     path = Path("arawn.toml") if place == "project" else user_folder() / "config.toml"
+    refuse_existing(path)
+    choices = _choose(backends, first) if backends else _ask_choices()
     for written in write_draft(path, choices):
         click.echo(f"wrote {written}")
+    if place == "project" and (demands := find_demands(path)):
+        trust_file(path, demands)  # the person has just typed them
     if not no_keys and asking:
         for choice in choices:
             _store_and_check(path, choice)
@@ -44,7 +48,7 @@ def init(backends: tuple[str, ...], place: str | None, no_keys: bool, **first: s
 
 
 def _choose(backends: tuple[str, ...], first: dict[str, str | None]) -> list[Choice]:
-    from arawn_llm._draft import Choice
+    from arawn_llm.draft import Choice
 
     head, *rest = dict.fromkeys(backends)
     return [Choice(_known(head), first["model"], first["base_url"]), *(Choice(_known(name)) for name in rest)]
@@ -62,28 +66,44 @@ def _known(name: str) -> str:
 
 
 def _ask_choices() -> list[Choice]:
-    from arawn_llm._draft import Choice
     from arawn_llm._providers import PROVIDERS
+    from arawn_llm.draft import Choice
 
     click.echo(
         "Backends: " + ", ".join(f"{row.key} ({row.display_name})" for row in PROVIDERS.values()), err=True
     )
-    names = click.prompt("Which, the default first (with spaces between)", default="anthropic", err=True)
+    words = "Which, the default first (with spaces between)"
+    names = click.prompt(words, default="anthropic", err=True, value_proc=_read_names)
     choices = []
-    for name in names.replace(",", " ").split():
+    for name in names:
         row = PROVIDERS[_known(name)]
-        model = click.prompt(f"Model for {name}", default=row.model or "", err=True)
+        model = click.prompt(f"Model for {name}", default=row.model, err=True)
         url = None
         if row.base_url is None or not row.key_required:
-            url = click.prompt(f"Address of {row.display_name}", default=row.base_url or "", err=True)
+            url = click.prompt(
+                f"Address of {row.display_name}", default=row.base_url, err=True, value_proc=_read_url
+            )
         choices.append(Choice(name, model, url))
     return choices
 
 
+def _read_names(text: str) -> list[str]:
+    names = list(dict.fromkeys(text.replace(",", " ").split()))
+    if not names:
+        raise click.UsageError("name one, such as anthropic")
+    return [_known(name) for name in names]
+
+
+def _read_url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise click.UsageError("an address begins with http:// or https://")
+    return text
+
+
 def _store_and_check(path: Path, choice: Choice) -> None:
     import arawn_llm
-    from arawn_llm._keys import store_key
     from arawn_llm._providers import PROVIDERS
+    from arawn_llm.keys import store_key
 
     row, config = PROVIDERS[choice.backend], arawn_llm.load_config(path)
     try:

@@ -25,6 +25,8 @@ def models(ctx: click.Context, /, name: str | None, as_json: bool, **given: Any)
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], ensure_ascii=False, indent=2))
         return
+    if not found:
+        click.echo(f"{backend.backend} lists no model", err=True)
     width = max((len(each.name) for each in found), default=0)
     for each in found:
         window = f"{each.context_window:>10,} tokens" if each.context_window else ""

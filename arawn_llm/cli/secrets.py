@@ -26,7 +26,7 @@ def set_(ctx: click.Context, /, name: str, plaintext: bool, **given: Any) -> Non
     """Store the key of NAME."""
     from pydantic import SecretStr
 
-    from arawn_llm._keys import resolve_name, store_key
+    from arawn_llm.keys import resolve_name, store_key
 
     config = load_given(ctx, given)
     resolve_name(config, name)
@@ -43,8 +43,8 @@ def set_(ctx: click.Context, /, name: str, plaintext: bool, **given: Any) -> Non
 @click.pass_context
 def list_(ctx: click.Context, /, **given: Any) -> None:
     """List where each key is, with its last four characters at most."""
-    from arawn_llm._keys import list_keys
     from arawn_llm._secrets import KEYRING
+    from arawn_llm.keys import list_keys
 
     found = list(list_keys(load_given(ctx, given)))
     width = max((len(each.name) for each in found), default=0)
@@ -62,7 +62,7 @@ def list_(ctx: click.Context, /, **given: Any) -> None:
 @click.pass_context
 def delete(ctx: click.Context, /, name: str, **given: Any) -> None:
     """Delete every copy of the key of NAME from the keyring."""
-    from arawn_llm._keys import delete_key
+    from arawn_llm.keys import delete_key
 
     user, count = delete_key(load_given(ctx, given), name)
     click.echo(f"deleted {count} of {user}" if count else f"there was no {user} in the keyring")

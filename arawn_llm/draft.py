@@ -37,9 +37,7 @@ def write_draft(path: Path, choices: Sequence[Choice]) -> list[Path]:
     Raises:
         ConfigError: There is a file already, the choices are not valid, or it cannot be written.
     """
-    if path.exists() or path.is_symlink():
-        hint = "look at it: arawn config show; change it: arawn config set KEY VALUE"
-        raise ConfigError(Problem("is there already and stays as it is", path), hints=(hint,))
+    refuse_existing(path)
     text = draft(choices)
     _config.check(path, text, named=True)
     schema = path.with_name(SCHEMA_NAME)
@@ -49,6 +47,13 @@ def write_draft(path: Path, choices: Sequence[Choice]) -> list[Path]:
         written.append(schema)
     _atomic.write(path, text, mode=0o644)
     return written
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise ConfigError where there is something at a path already."""
+    if path.exists() or path.is_symlink():
+        hint = "look at it: arawn config show; change it: arawn config set KEY VALUE"
+        raise ConfigError(Problem("is there already and stays as it is", path), hints=(hint,))
 
 
 def draft(choices: Sequence[Choice]) -> str:
@@ -71,7 +76,7 @@ def _table(choice: Choice, *, default: bool) -> str:
         lines.append(f"base_url = {json.dumps(choice.base_url or row.base_url or '')}")
     if row.login:
         lines.append("# log in once: arawn auth")
-    elif row.key_required:
+    elif row.key_required or row.base_url is None:
         lines.append(f"# its key: arawn secrets set {row.key}, or {row.env_var} in the environment")
     lines += ["# max_context_tokens = 32768", "# temperature = 0.7", "# timeout = 600"]
     return "\n".join(lines) + "\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,7 @@ from arawn_llm.errors import ConfigError
 
 _BOM = "\ufeff"
 MASK = "••••"
+_log = logging.getLogger("arawn_llm")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def parse_key(text: str) -> KeyPath:
     return tuple(parts)
 
 
-def set_key(path: Path, key: KeyPath, value: str, *, named: bool = False) -> None:
+def set_value(path: Path, key: KeyPath, value: str, *, named: bool = False) -> None:
     """Set a key in a file, which is made where there is none.
 
     Args:
@@ -71,11 +74,14 @@ def set_key(path: Path, key: KeyPath, value: str, *, named: bool = False) -> Non
             except ConfigError as error:
                 failures.append(error)
                 continue
-            return _atomic.write(path, mark + edited)
+            _atomic.write(path, mark + edited)
+            if _schema.is_secret(key) and os.name == "posix" and path.stat().st_mode & 0o044:
+                _log.warning("%s holds a key and can be read by others: chmod 600 %s", path, path)
+            return
         raise failures[0]
 
 
-def unset_key(path: Path, key: KeyPath, *, named: bool = False) -> None:
+def unset_value(path: Path, key: KeyPath, *, named: bool = False) -> None:
     """Remove a key, or a whole table, from a file.
 
     Raises:
@@ -86,6 +92,16 @@ def unset_key(path: Path, key: KeyPath, *, named: bool = False) -> None:
         edited = _toml.remove_value(text, key, path)
         _check(path, text, edited, named=named)
         _atomic.write(path, mark + edited)
+
+
+def replace_text(path: Path, text: str, *, named: bool = False) -> None:
+    """Put a whole text in a file's place.
+
+    Raises:
+        ConfigError: It would not be valid, or the file cannot be written; nothing is changed.
+    """
+    _config.check(path, text, named=named)
+    _atomic.write(path, text)
 
 
 def _check(path: Path, before: str, after: str, *, named: bool) -> None:

@@ -14,10 +14,11 @@ from typing import Literal
 from arawn_llm import _models
 from arawn_llm._config import Config
 from arawn_llm._credentials import TokenProvider, choose_provider
-from arawn_llm._layers import KeyPath
+from arawn_llm._layers import KeyPath, client_id_variable
 from arawn_llm._model_source import ask_hub, is_here
-from arawn_llm._providers import PROVIDERS
+from arawn_llm._providers import NO_KEY, PROVIDERS
 from arawn_llm._resolve import Target, resolve, resolve_embedding
+from arawn_llm._schema import holds_secret
 from arawn_llm._secrets import KEYRING
 from arawn_llm.errors import ArawnError, BackendError, ConfigError, ModelNotAvailableError, Problem
 
@@ -110,12 +111,17 @@ def _examine_target(subject: str, target: Target, place: str, offline: bool, lim
     try:
         credential.token()
     except ArawnError as error:
-        yield Finding(subject, "key", "wrong", str(error), error.hints, place)
+        unregistered = target.issuer is not None and not (target.issuer.client_id or client_id_variable())
+        first = (
+            ("a login wants a registration of yours first: [oauth.claude] client_id",) if unregistered else ()
+        )
+        yield Finding(subject, "key", "wrong", str(error), (*first, *error.hints), place)
         return
     source = getattr(credential, "source", "")
     flaw = _find_flaw(credential.token(), target)
     state: State = "note" if flaw or "file" in source else "ok"
-    yield Finding(subject, "key", state, f"from {source}{flaw}", place=place)
+    where = f"from {source}{flaw}" if credential.token() != NO_KEY else "none, and perhaps none is needed"
+    yield Finding(subject, "key", state, where, place=place)
     if not offline:
         yield from _examine_server(subject, target, credential, limit)
 
@@ -180,7 +186,8 @@ def _examine_server(subject: str, target: Target, credential: TokenProvider, lim
         answer = getattr(error.__cause__, "response", None)
         yield from _examine_clock(subject, target, _models.read_clock(getattr(answer, "headers", {})))
         return
-    yield Finding(subject, "address", "ok", f"{target.base_url} answers and takes the key")
+    takes = "" if credential.token() == NO_KEY else " and takes the key"
+    yield Finding(subject, "address", "ok", f"{target.base_url} answers{takes}")
     yield from _examine_clock(subject, target, listing.clock_ahead)
     if not listing.holds(target.model):
         there = ", ".join(listing.names[:8]) + (", …" if len(listing.names) > 8 else "")
@@ -231,8 +238,7 @@ def _examine_agent(config: Config, name: str) -> Iterator[Finding]:
 def _examine_files(config: Config) -> Iterator[Finding]:
     for layer in config.layers:
         mode = stat.S_IMODE(os.stat(layer.path).st_mode)
-        holds_key = any(layer.holds((*table, "api_key")) for table in config.tables.values())
-        if holds_key and os.name == "posix" and mode & 0o044:
+        if holds_secret(layer.values) and os.name == "posix" and mode & 0o044:
             words = f"holds a key and can be read by others (mode {mode:o})"
             yield Finding("file", "file", "wrong", words, (f"chmod 600 {layer.path}",), str(layer.path))
         else:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arawn_llm import _toml, load_config
-from arawn_llm._edit import MASK, get_value, home_of, list_settings, parse_key, set_key, unset_key
 from arawn_llm._schema import describe_file
 from arawn_llm.errors import ConfigError
+from arawn_llm.settings import MASK, get_value, home_of, list_settings, parse_key, set_value, unset_value
 
 Write = Callable[[str, str], Path]
 
@@ -41,14 +41,14 @@ llm = "fast"
 
 def test_setting_a_value_changes_its_line_alone(write: Write) -> None:
     path = write("a.toml", FILE)
-    set_key(path, ("llm", "model"), "claude-opus-4-8", named=True)
+    set_value(path, ("llm", "model"), "claude-opus-4-8", named=True)
     assert path.read_text() == FILE.replace("claude-sonnet-4-6", "claude-opus-4-8")
 
 
 def test_a_new_key_and_a_new_profile_leave_every_old_line(write: Write) -> None:
     path = write("a.toml", FILE)
-    set_key(path, ("llm", "fast", "model"), "llama", named=True)
-    set_key(path, ("llm", "new", "backend"), "ollama", named=True)
+    set_value(path, ("llm", "fast", "model"), "llama", named=True)
+    set_value(path, ("llm", "new", "backend"), "ollama", named=True)
     lines = path.read_text().splitlines()
     assert [line for line in lines if line in FILE.splitlines()] == FILE.splitlines()
     assert load_config(path).profiles["fast"].model == "llama" and "new" in load_config(path).profiles
@@ -66,7 +66,7 @@ def test_a_new_key_and_a_new_profile_leave_every_old_line(write: Write) -> None:
 )
 def test_a_value_is_read_as_the_key_wants_it(write: Write, key: str, value: str, found: object) -> None:
     path = write("a.toml", FILE)
-    set_key(path, parse_key(key), value, named=True)
+    set_value(path, parse_key(key), value, named=True)
     assert getattr(load_config(path).profiles["default"], key.partition(".")[2]) == found
 
 
@@ -82,36 +82,36 @@ def test_a_value_is_read_as_the_key_wants_it(write: Write, key: str, value: str,
 def test_what_would_not_be_valid_is_not_written(write: Write, key: str, value: str, words: str) -> None:
     path = write("a.toml", FILE)
     with pytest.raises(ConfigError, match=words):
-        set_key(path, parse_key(key), value, named=True)
+        set_value(path, parse_key(key), value, named=True)
     assert path.read_text() == FILE
 
 
 def test_a_key_or_a_table_is_removed(write: Write) -> None:
     path = write("a.toml", FILE)
-    unset_key(path, ("llm", "max_context_tokens"), named=True)
+    unset_value(path, ("llm", "max_context_tokens"), named=True)
     assert path.read_text() == FILE.replace("max_context_tokens = 200_000\n", "")
     with pytest.raises(ConfigError, match=r"does not hold llm\.gone"):
-        unset_key(path, ("llm", "gone"), named=True)
+        unset_value(path, ("llm", "gone"), named=True)
     with pytest.raises(ConfigError, match="has no backend"):
-        unset_key(path, ("llm", "backend"), named=True)
+        unset_value(path, ("llm", "backend"), named=True)
 
 
 @pytest.mark.parametrize("text", ["\ufeff" + FILE, FILE.replace("\n", "\r\n"), FILE.rstrip("\n")])
 def test_line_ends_and_a_byte_order_mark_stay(write: Write, text: str) -> None:
     path = write("a.toml", text)
-    set_key(path, ("llm", "model"), "claude-opus-4-8", named=True)
+    set_value(path, ("llm", "model"), "claude-opus-4-8", named=True)
     assert path.read_bytes() == text.replace("claude-sonnet-4-6", "claude-opus-4-8").encode()
 
 
 def test_the_files_mode_stays_and_a_link_is_not_followed(write: Write) -> None:
     path = write("a.toml", FILE)
     path.chmod(0o640)
-    set_key(path, ("llm", "model"), "x", named=True)
+    set_value(path, ("llm", "model"), "x", named=True)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     link = path.with_name("link.toml")
     link.symlink_to(path)
     with pytest.raises(ConfigError, match="is a link"):
-        set_key(link, ("llm", "model"), "y", named=True)
+        set_value(link, ("llm", "model"), "y", named=True)
     assert link.is_symlink() and load_config(path).profiles["default"].model == "x"
 
 
@@ -120,7 +120,7 @@ def test_the_strongest_file_that_says_a_key_is_changed(write: Write) -> None:
     project = write("work/arawn.toml", '[llm]\nmodel = "a"\n')
     assert home_of(("llm", "timeout")) == user
     assert home_of(("llm", "model")) == project
-    set_key(project, ("llm", "model"), "b")
+    set_value(project, ("llm", "model"), "b")
     assert load_config().profiles["default"].model == "b"
 
 
@@ -211,9 +211,9 @@ def test_tables_that_stand_between_others_stay_where_they_are(
 ) -> None:
     path = write("a.toml", BETWEEN)
     if value is None:
-        unset_key(path, parse_key(key), named=True)
+        unset_value(path, parse_key(key), named=True)
     else:
-        set_key(path, parse_key(key), value, named=True)
+        set_value(path, parse_key(key), value, named=True)
     assert path.read_text() == BETWEEN.replace(old, new)
 
 
@@ -221,23 +221,25 @@ def test_a_table_goes_with_its_own_comment_and_no_other(write: Write) -> None:
     head, fast = '[llm]\nbackend = "ollama"\n\n', '# about fast\n[llm.fast]\nbackend = "groq"\n\n'
     tail = '# about slow\n[llm.slow]\nbackend = "openai"\n'
     path = write("a.toml", head + fast + tail)
-    unset_key(path, ("llm", "fast"), named=True)
+    unset_value(path, ("llm", "fast"), named=True)
     assert path.read_text() == head + tail
 
 
 def test_two_wrong_keys_are_mended_one_after_the_other(write: Write) -> None:
     path = write("a.toml", '[llm]\nbackend = "ollama"\nmodell = "m"\ntimeoutt = 3\n')
     with pytest.raises(ConfigError, match="modelll"):
-        set_key(path, ("llm", "modelll"), "m", named=True)
-    unset_key(path, ("llm", "modell"), named=True)
-    unset_key(path, ("llm", "timeoutt"), named=True)
+        set_value(path, ("llm", "modelll"), "m", named=True)
+    unset_value(path, ("llm", "modell"), named=True)
+    unset_value(path, ("llm", "timeoutt"), named=True)
     assert path.read_text() == '[llm]\nbackend = "ollama"\n'
 
 
 def test_changes_made_together_are_all_kept(write: Write) -> None:
     path = write("a.toml", '[llm]\nbackend = "ollama"\n')
     with ThreadPoolExecutor(8) as pool:
-        done = [pool.submit(set_key, path, ("agent", f"a{i}", "llm"), "default", named=True) for i in range(8)]
+        done = [
+            pool.submit(set_value, path, ("agent", f"a{i}", "llm"), "default", named=True) for i in range(8)
+        ]
         assert [each.result() for each in done] == [None] * 8
     assert len(load_config(path).agents) == 8
 
@@ -246,13 +248,13 @@ def test_a_file_with_two_names_is_not_torn_from_the_other(write: Write) -> None:
     path = write("a.toml", FILE)
     (path.parent / "b.toml").hardlink_to(path)
     with pytest.raises(ConfigError, match="hard link"):
-        set_key(path, ("llm", "model"), "m", named=True)
+        set_value(path, ("llm", "model"), "m", named=True)
     assert path.read_text() == FILE
 
 
 def test_an_inline_table_takes_a_table_within(write: Write) -> None:
     path = write("a.toml", 'agent = { a = { llm = "default" } } # all\n[llm]\nbackend = "ollama"\n')
-    set_key(path, ("agent", "b", "llm"), "default", named=True)
+    set_value(path, ("agent", "b", "llm"), "default", named=True)
     assert set(load_config(path).agents) == {"a", "b"} and "# all\n" in path.read_text()
 
 
