@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -63,7 +64,8 @@ def _module(name: str, module: ModuleType) -> Iterator[str]:
 def _described(value: object) -> str:
     text = f"```text\n{inspect.getdoc(value) or ''}\n```"
     if inspect.isfunction(value):
-        return f"`{value.__name__}{inspect.signature(value)}`\n\n{text}"
+        signature = re.sub(r" = <function \w+ at 0x[0-9a-f]+>", " = …", str(inspect.signature(value)))
+        return f"`{value.__name__}{signature}`\n\n{text}"
     return text
 
 

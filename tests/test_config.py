@@ -214,7 +214,7 @@ def test_a_memory_profile_may_have_any_name(write: Write, name: str) -> None:
     [
         ('[LLM]\nbackend = "groq"\n', 'did you mean "llm"'),
         ('backend = "groq"\n', "write [llm] above it"),
-        ("[server]\nport = 1\n", "arawn init"),
+        ("[server]\nport = 1\n", "arawn config set llm.backend"),
     ],
 )
 def test_a_file_without_a_profile_says_which_file_and_what_may_be_meant(
