@@ -111,7 +111,9 @@ class Call:
         source = getattr(self.credential, "source", "the application's own token provider")
         unsent = kind is errors.AuthenticationError and source.startswith("nowhere")
         hints = self.target.hints(errors.MissingCredentialError if unsent else kind, key_source=source)
-        error = kind(message, hints=("no key was sent", *hints) if unsent else hints)
+        if unsent:
+            hints = ("no key was sent", *hints, *self.target.provider.hints.get(kind, ())[1:])
+        error = kind(message, hints=hints)
         error.backend, error.profile, error.model = (
             self.target.provider.key,
             self.target.name,

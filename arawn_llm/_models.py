@@ -100,6 +100,8 @@ def _ask(call: _call.Call, path: str, body: Mapping[str, Any] | None = None) -> 
                 errors.InvalidRequestError, f"{target.provider.display_name} {words} {target.base_url}{path}"
             )
             error.hints, error.status_code = (hint,), status
+        elif isinstance(error, errors.BackendServerError) and error.status_code is None:
+            error.hints = error.hints[::-1]  # a web page, most likely
         elif isinstance(error, errors.BackendTimeoutError):
             error.hints = target.hints(errors.BackendConnectionError)
         raise error from exc

@@ -252,7 +252,8 @@ def _examine_files(config: Config) -> Iterator[Finding]:
 def _examine_machine() -> Iterator[Finding]:
     KEYRING.get("arawn_doctor")
     if KEYRING.failure:
-        words = f"not used: {KEYRING.failure}"
+        chosen = os.environ.get("PYTHON_KEYRING_BACKEND")
+        words = f"not used: {KEYRING.failure}" + (f" (PYTHON_KEYRING_BACKEND = {chosen})" if chosen else "")
         yield Finding("keyring", "keyring", "note", words, ("keys come from the environment or the file",))
     else:
         yield Finding("keyring", "keyring", "ok", "answers")

@@ -102,6 +102,7 @@ def _read_url(text: str) -> str:
 
 def _store_and_check(path: Path, choice: Choice) -> None:
     import arawn_llm
+    from arawn_llm._models import Listing
     from arawn_llm._providers import PROVIDERS
     from arawn_llm.keys import store_key
 
@@ -114,8 +115,12 @@ def _store_and_check(path: Path, choice: Choice) -> None:
                 from pydantic import SecretStr
 
                 click.echo(f"stored in the keyring as {store_key(config, choice.backend, SecretStr(key))}")
-        count = len(arawn_llm.get_backend(choice.backend, config=config).list_models())
-        click.echo(f"{choice.backend} answers and lists {count} models")
+        backend = arawn_llm.get_backend(choice.backend, config=config)
+        found = Listing(tuple(model.name for model in backend.list_models()))
+        click.echo(f"{choice.backend} answers and lists {len(found.names)} models")
+        if not found.holds(backend.model):
+            there = ", ".join(found.names[:8])
+            click.echo(f"  {backend.model} is not among them; there are: {there}", err=True)
     except ArawnError as error:
         click.echo(f"{choice.backend}: {error}", err=True)
         for hint in error.hints:
