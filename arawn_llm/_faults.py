@@ -115,7 +115,7 @@ def diagnose(exc: BaseException, overflow_texts: Sequence[str], outer: BaseExcep
 
 def _cause(chain: Sequence[BaseException]) -> str:
     """Name what kept a connection from being made, where that is known."""
-    said = "\n".join(f"{type(each).__name__}: {each}" for each in chain)
+    said = "\n".join(f"{type(each).__name__}: {each.args}" for each in chain)
     return next((words for pattern, words in _CAUSES if re.search(pattern, said)), "")
 
 

@@ -35,8 +35,9 @@ def init(backends: tuple[str, ...], place: str | None, no_keys: bool, **first: s
     if place is None and asking:
         place = click.prompt("Where", type=click.Choice(["project", "user"]), default="user", err=True)
     path = Path("arawn.toml") if place == "project" else user_folder() / "config.toml"
+    choices = _choose(backends, first) if backends else []
     refuse_existing(path)
-    choices = _choose(backends, first) if backends else _ask_choices()
+    choices = choices or _ask_choices()
     for written in write_draft(path, choices):
         click.echo(f"wrote {written}")
     if place == "project" and (demands := find_demands(path)):
