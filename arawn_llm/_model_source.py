@@ -12,7 +12,7 @@ from typing import Any
 
 import platformdirs
 
-from arawn_llm import _clients, errors
+from arawn_llm import errors
 from arawn_llm._model_folder import GRAPHS, WEIGHTS, digest
 from arawn_llm._resolve import LocalTarget
 
@@ -91,6 +91,8 @@ def _fetch(model: str, weights: Sequence[str]) -> Path:
 def _fetching(model: str, fetch: Callable[[Any], str]) -> str:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    from arawn_llm import _clients
 
     try:
         return fetch(huggingface_hub)
