@@ -29,7 +29,12 @@ def show(answer: Stream) -> None:
     console = Console()
     if sys.stdout.isatty() and not console.is_dumb_terminal:
         _show_markdown(answer, console)
-        return
+    else:
+        show_plain(answer)
+
+
+def show_plain(answer: Stream) -> None:
+    """Print an answer's text as it comes; what was cut short ends its line too."""
     try:
         for piece in answer:
             click.echo(plain(piece) if sys.stdout.isatty() else piece, nl=False)

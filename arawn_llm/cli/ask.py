@@ -11,6 +11,7 @@ import click
 
 import arawn_llm
 from arawn_llm.cli import choose_backend, complete_from_file, plain, shared_options
+from arawn_llm.cli._answer import show_plain
 
 
 @click.command(
@@ -59,13 +60,7 @@ def _prompt(words: tuple[str, ...]) -> str:
 
 def _stream(backend: arawn_llm.Backend, text: str, wanted: dict[str, Any]) -> arawn_llm.Completion:
     with backend.stream(text, **wanted) as answer:
-        try:
-            for piece in answer:
-                click.echo(plain(piece) if sys.stdout.isatty() else piece, nl=False)
-                sys.stdout.flush()
-        finally:
-            if answer.text:
-                click.echo()
+        show_plain(answer)
     return answer.completion
 
 
