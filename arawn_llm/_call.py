@@ -112,7 +112,8 @@ class Call:
         unsent = kind is errors.AuthenticationError and source.startswith("nowhere")
         hints = self.target.hints(errors.MissingCredentialError if unsent else kind, key_source=source)
         if unsent:
-            hints = ("no key was sent", *hints, *self.target.provider.hints.get(kind, ())[1:])
+            own = self.target.hints(kind, key_source=source)[1:] if kind in self.target.provider.hints else ()
+            hints = ("no key was sent", *hints, *own)
         error = kind(message, hints=hints)
         error.backend, error.profile, error.model = (
             self.target.provider.key,
@@ -145,15 +146,9 @@ class Call:
         """Name what is known of the cause, which comes before what may be checked."""
         if fault.kind is not errors.BackendConnectionError:
             return []
-        causes = [fault.cause] if fault.cause else []
-        if fault.status_code is None:
-            proxy = _faults.name_proxy(self.target.base_url)
-            causes += (
-                [f"this went through the proxy at {proxy}; NO_PROXY names hosts that need none"]
-                if proxy
-                else []
-            )
-        return causes
+        proxy = _faults.name_proxy(self.target.base_url)
+        through = f"this went through the proxy at {proxy}; NO_PROXY names hosts that need none"
+        return [*([fault.cause] if fault.cause else []), *([through] if proxy else [])]
 
     def _said(self, fault: _faults.Fault) -> list[str]:
         """Quote the backend where the message has no room for it; at 401 it may say pieces of the key."""

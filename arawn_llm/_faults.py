@@ -115,7 +115,8 @@ def diagnose(exc: BaseException, overflow_texts: Sequence[str], outer: BaseExcep
 
 def _cause(chain: Sequence[BaseException]) -> str:
     """Name what kept a connection from being made, where that is known."""
-    said = "\n".join(f"{type(each).__name__}: {each.args}" for each in chain)
+    below = [each for each in chain if not type(each).__module__.startswith(("litellm", "openai"))]
+    said = "\n".join(f"{type(each).__name__}: {each.args}" for each in below)  # and no word of a server's
     return next((words for pattern, words in _CAUSES if re.search(pattern, said)), "")
 
 

@@ -56,9 +56,9 @@ def is_here(settings: LocalTarget) -> bool:
     return bool(_cached_folder(settings.model, (*GRAPHS, "*")))
 
 
-def ask_hub(settings: LocalTarget, limit: float) -> str:
+def ask_hub(settings: LocalTarget, limit: float) -> None:
     """Ask the hub for a model's name within so many seconds; raises what fetching it would raise."""
-    return _fetching(settings.model, lambda hub: str(hub.HfApi().model_info(settings.model, timeout=limit).id))
+    _fetching(settings.model, lambda hub: str(hub.HfApi().model_info(settings.model, timeout=limit).id))
 
 
 def _cached_folder(model: str, weights: Sequence[str]) -> Path | None:

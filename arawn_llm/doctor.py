@@ -143,11 +143,13 @@ def _examine_embedding(config: Config, offline: bool, limit: float) -> Iterator[
         yield from _examine_target("embedding", found, place, offline, limit)
         return
     try:
-        here = is_here(found) or (not offline and ask_hub(found, limit))
+        here = is_here(found)
+        if not here and not offline:
+            ask_hub(found, limit)
     except ArawnError as error:
         yield Finding("embedding", "model", "wrong", str(error), error.hints, place)
         return
-    where = "is on this machine" if here is True else "will be fetched at the first text"
+    where = "is on this machine" if here else "will be fetched at the first text"
     yield Finding("embedding", "model", "ok", f"local, model {found.model}, {where}", place=place)
 
 

@@ -100,8 +100,18 @@ def replace_text(path: Path, text: str, *, named: bool = False) -> None:
     Raises:
         ConfigError: It would not be valid, or the file cannot be written; nothing is changed.
     """
+    mark = _read(path)[0] if path.exists() else ""
     _config.check(path, text, named=named)
-    _atomic.write(path, text)
+    _atomic.write(path, mark + text)
+
+
+def read_text(path: Path) -> str:
+    """Give a file's text, without a byte-order mark; nothing where there is no file.
+
+    Raises:
+        ConfigError: It cannot be read, or is not UTF-8.
+    """
+    return _read(path)[1] if path.exists() else ""
 
 
 def _check(path: Path, before: str, after: str, *, named: bool) -> None:

@@ -178,7 +178,7 @@ def _run_reported() -> int:
         _run()
         return 0
     except SystemExit as exc:
-        return exc.code if isinstance(exc.code, int) else 0
+        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code

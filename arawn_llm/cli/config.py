@@ -115,10 +115,10 @@ def schema() -> None:
 @click.pass_obj
 def edit(file: Path | None) -> None:
     """Open the file in $EDITOR; it is checked before it is kept."""
-    from arawn_llm.settings import home_of, replace_text
+    from arawn_llm.settings import home_of, read_text, replace_text
 
     home = file or home_of(())
-    before = home.read_text(encoding="utf-8") if home.exists() else ""
+    before = read_text(home)
     after: str | None = before
     while True:
         after = click.edit(after, extension=".toml")
